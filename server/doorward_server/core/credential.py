@@ -1,0 +1,61 @@
+"""Finding the one credential in a request (design.md section 4, step 1).
+
+A keyspace declares where its callers put their keys; nothing is looked for anywhere else. Header names and schemes
+match in any case, the credential itself byte for byte. The same text twice is one credential, two different ones are
+none that could be trusted, and a text of another scheme or prefix is not ours to judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from urllib.parse import unquote_to_bytes
+
+from .decide import Reason
+from .keytext import SecretText
+from .policy import Source
+
+Headers = Iterable[tuple[str, str]]
+
+
+def find_credential(headers: Headers, query: str, sources: tuple[Source, ...], prefix: str) -> SecretText | Reason:
+    """Return the credential, or CREDENTIAL_MISSING or CREDENTIAL_AMBIGUOUS.
+
+    *query* is what follows the "?" of the URL, still percent-encoded.
+    """
+    received = [(name.lower(), value) for name, value in headers]
+    found = {text for source in sources for text in _candidates(source, received, query) if belongs(text, prefix)}
+    if not found:
+        return Reason.CREDENTIAL_MISSING
+    return SecretText(found.pop()) if len(found) == 1 else Reason.CREDENTIAL_AMBIGUOUS
+
+
+def belongs(text: str, prefix: str) -> bool:
+    """Tell whether *text* claims to be a key of the keyspace with this *prefix*."""
+    return text.startswith(prefix + "_")
+
+
+def _candidates(source: Source, received: list[tuple[str, str]], query: str) -> Iterator[str]:
+    if source.query:
+        yield from _parameters(query, source.query)
+        return
+    for name, value in received:
+        if name != source.header:
+            continue
+        if not source.scheme:
+            yield value
+        else:
+            scheme, _, text = value.partition(" ")
+            if scheme.lower() == source.scheme:
+                yield text
+
+
+def _parameters(query: str, name: str) -> Iterator[str]:
+    # Not parse_qsl: it turns bytes that are no UTF-8 into U+FFFD, and so two different texts into one.
+    for pair in query.split("&"):
+        key, _, value = pair.partition("=")
+        if _decoded(key) == name:
+            yield _decoded(value)
+
+
+def _decoded(text: str) -> str:
+    return unquote_to_bytes(text.replace("+", " ")).decode("utf-8", "surrogateescape")

@@ -1,0 +1,239 @@
+"""What can go wrong, in the words of the domain.
+
+A denial is not in here: it is a `Decision`. An exception means that no answer, or no change, was made. Each class is
+one `ErrorReason` of the contract; how it looks on the wire stands in one table, `doorward_server.wire.errors`.
+Messages and metadata are shown to callers: they hold no secret and no text of an inner exception.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class DoorwardError(Exception):
+    """The root of all of them: `reason` names the class, `metadata` holds every value that the message mentions."""
+
+    reason: ClassVar[str]
+
+    def __init__(self, message: str, **metadata: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata = metadata
+
+
+class InvalidField(DoorwardError):
+    """A field of the request breaks a rule; nothing was changed."""
+
+    reason = "INVALID_FIELD"
+
+    def __init__(self, field: str, rule: str) -> None:
+        super().__init__(f"{field}: {rule}.", field=field, rule=rule)
+
+
+class UnknownReference(DoorwardError):
+    """A field names something that does not exist, e.g. a role that the keyspace does not declare."""
+
+    reason = "UNKNOWN_REFERENCE"
+
+    def __init__(self, field: str, type: str, id: str, known: str = "") -> None:
+        hint = f" Known: {known}." if known else ""
+        super().__init__(f"{field}: there is no {type} {id!r}.{hint}", field=field, type=type, id=id)
+
+
+class PageTokenInvalid(DoorwardError):
+    """The page token is foreign, damaged, or belongs to another filter."""
+
+    reason = "PAGE_TOKEN_INVALID"
+
+    def __init__(self) -> None:
+        rule = "must be the next_page_token of the page before, with the same filter"
+        super().__init__(f"page_token: {rule}. Begin again without one.", field="page_token", rule=rule)
+
+
+class RequestIdReused(DoorwardError):
+    """The request_id stands for another request of this caller."""
+
+    reason = "REQUEST_ID_REUSED"
+
+    def __init__(self) -> None:
+        rule = "was used within the last 24 hours for a request with other content"
+        super().__init__(f"request_id: {rule}. Use a new one.", field="request_id", rule=rule)
+
+
+class KeyspaceInvalid(DoorwardError):
+    """A keyspace file breaks a rule of its schema. `line` counts from 1; 0 if the whole file is at fault."""
+
+    reason = "KEYSPACE_INVALID"
+
+    def __init__(self, field: str, rule: str, line: int = 0) -> None:
+        where = f"line {line}: " if line else ""
+        super().__init__(f"{where}{field}: {rule}.", field=field, rule=rule, line=str(line))
+        self.field, self.rule, self.line = field, rule, line
+
+
+class CallerUnauthenticated(DoorwardError):
+    """The caller's own key is missing or does not hold. `decision` is the reason that Authorize would give."""
+
+    reason = "CALLER_UNAUTHENTICATED"
+
+    def __init__(self, decision: str, message: str) -> None:
+        super().__init__(
+            f"Doorward does not accept your own key: {message} Send a key of the keyspace 'doorward' as "
+            "'authorization: Bearer …'.",
+            decision=decision,
+        )
+
+
+class CallerForbidden(DoorwardError):
+    """The caller may not do this, whether or not the thing exists."""
+
+    reason = "CALLER_FORBIDDEN"
+
+    def __init__(self, permission: str, resource: str, decision: str, who: str = "Your key") -> None:
+        super().__init__(
+            f"{who} may not {permission} on {resource}: {decision}.",
+            permission=permission,
+            resource=resource,
+            decision=decision,
+        )
+
+
+class GrantForbidden(DoorwardError):
+    """The caller would hand out a role that it does not hold itself and may not grant."""
+
+    reason = "GRANT_FORBIDDEN"
+
+    def __init__(self, keyspace: str, role: str, resource: str) -> None:
+        super().__init__(
+            f"You cannot grant the role {role!r} of {keyspace!r}: you do not hold it yourself on all of these "
+            f"resources for as long, nor have roles:grant on {resource}.",
+            keyspace=keyspace,
+            role=role,
+        )
+
+
+class NotFound(DoorwardError):
+    """There is no such thing, or it was deleted."""
+
+    reason = "NOT_FOUND"
+
+    def __init__(self, type: str, id: str) -> None:
+        super().__init__(f"There is no {type} {id!r}.", type=type, id=id)
+
+
+class AlreadyExists(DoorwardError):
+    """The id is taken, by something live or something deleted: ids are never used twice."""
+
+    reason = "ALREADY_EXISTS"
+
+    def __init__(self, type: str, id: str) -> None:
+        super().__init__(f"The {type} id {id!r} is taken; an id is not free again after deletion.", type=type, id=id)
+
+
+class KeyIsRevoked(DoorwardError):
+    """Revocation is permanent."""
+
+    reason = "KEY_IS_REVOKED"
+
+    def __init__(self, id: str) -> None:
+        super().__init__(f"The key {id!r} is revoked, and that is permanent. Create a new key.", type="key", id=id)
+
+
+class KeyIsExpired(DoorwardError):
+    """The key is past its expiry."""
+
+    reason = "KEY_IS_EXPIRED"
+
+    def __init__(self, id: str) -> None:
+        super().__init__(
+            f"The key {id!r} has expired. Set a later expires_at first, or create a new key.", type="key", id=id
+        )
+
+
+class OrganizationIsDisabled(DoorwardError):
+    """The organization is disabled."""
+
+    reason = "ORGANIZATION_IS_DISABLED"
+
+    def __init__(self, id: str) -> None:
+        super().__init__(f"The organization {id!r} is disabled. Enable it first.", type="organization", id=id)
+
+
+class PrincipalIsDisabled(DoorwardError):
+    """The principal is disabled."""
+
+    reason = "PRINCIPAL_IS_DISABLED"
+
+    def __init__(self, id: str) -> None:
+        super().__init__(f"The principal {id!r} is disabled. Enable it first.", type="principal", id=id)
+
+
+class BuiltIn(DoorwardError):
+    """Doorward's own parts are not changed this way."""
+
+    reason = "BUILT_IN"
+
+    def __init__(self, type: str, id: str) -> None:
+        super().__init__(f"The {type} {id!r} is part of Doorward itself and cannot be changed so.", type=type, id=id)
+
+
+class Immutable(DoorwardError):
+    """A setting is fixed from the first apply on."""
+
+    reason = "IMMUTABLE"
+
+    def __init__(self, field: str, why: str) -> None:
+        super().__init__(f"{field} cannot change: {why}.", field=field)
+
+
+class EtagMismatch(DoorwardError):
+    """Somebody else changed it in between."""
+
+    reason = "ETAG_MISMATCH"
+
+    def __init__(self, type: str, id: str) -> None:
+        super().__init__(
+            f"The {type} {id!r} was changed since you read it. Read it again, then decide again.", type=type, id=id
+        )
+
+
+class QuotaExceeded(DoorwardError):
+    """A quota is used up."""
+
+    reason = "QUOTA_EXCEEDED"
+
+    def __init__(self, quota: str, limit: int) -> None:
+        super().__init__(
+            f"The quota {quota} of {limit:,} is used up. Delete what is not needed, or have the operator raise it.",
+            quota=quota,
+            limit=str(limit),
+        )
+
+
+class StoreUnavailable(DoorwardError):
+    """The store could not be asked: nothing is known, so nothing is denied and nothing allowed."""
+
+    reason = "STORE_UNAVAILABLE"
+
+    def __init__(self, message: str = "The store cannot be reached. Try again; nothing was decided.") -> None:
+        super().__init__(message)
+
+
+class Overloaded(DoorwardError):
+    """More work waits than can be done in time."""
+
+    reason = "OVERLOADED"
+
+    def __init__(self) -> None:
+        super().__init__("Doorward has too much to do right now. Try again after a moment; nothing was decided.")
+
+
+class Internal(DoorwardError):
+    """A defect of Doorward. What happened is in the log, under `request`, and nowhere else."""
+
+    reason = "INTERNAL"
+
+    def __init__(self, request: str) -> None:
+        super().__init__(
+            f"Something went wrong inside Doorward. Its log has the details under request={request}.", request=request
+        )
