@@ -1,0 +1,120 @@
+"""The commands of `doorward-server`: serve, and the way back in."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import structlog
+import typer
+import uvloop
+
+from doorward_server.app import App, build, opened
+from doorward_server.config import Config, ConfigProblem, load
+from doorward_server.core.errors import DoorwardError
+from doorward_server.demo import furnish
+from doorward_server.logs import configure
+from doorward_server.service.bootstrap import recover_root
+from doorward_server.service.peppers import PepperProblem
+from doorward_server.store import StoreNotReady
+from doorward_server.wire.server import BindFailed
+
+log = structlog.get_logger("doorward")
+command = typer.Typer(add_completion=False, no_args_is_help=True, help="Doorward: the keeper of API keys.")
+
+
+def now() -> int:
+    """The real clock: microseconds since 1970-01-01T00:00:00Z."""
+    return time.time_ns() // 1000
+
+
+@command.callback()
+def _root() -> None:
+    """Configured by DOORWARD_* variables or the TOML file that DOORWARD_CONFIG names; see docs/operating.md."""
+
+
+@command.command()
+def serve(
+    demo: Annotated[
+        Path | None,
+        typer.Option(help="Apply the keyspaces in this folder, make two organizations, and say what to try."),
+    ] = None,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C, then drain."""
+    config = _configured()
+    _guarded(lambda: _serve(config, demo))
+
+
+@command.command("recover-root")
+def recover() -> None:
+    """Make another root key, on this host, without asking anybody. Audited. The server may be running."""
+    config = _configured()
+
+    def work() -> None:
+        with opened(config, now, secrets.token_bytes) as (store, peppers, _):
+            key = recover_root(store, peppers, config.root_key, now(), secrets.token_bytes)
+        _say(f"A new root key {key.id} is in {config.root_key}. Revoke the lost one: doorward keys revoke.")
+
+    _guarded(work)
+
+
+def _configured() -> Config:
+    configure()
+    try:
+        return load(os.environ)
+    except ConfigProblem as problem:
+        _fail(str(problem), 2)
+
+
+def _guarded(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except (PepperProblem, StoreNotReady, BindFailed) as problem:
+        _fail(str(problem), 1)
+    except DoorwardError as problem:
+        _fail(problem.message, 1)
+    except OSError as problem:
+        _fail(f"{problem.filename or 'The system'}: {problem.strerror}.", 1)
+    except ValueError as problem:
+        _fail(str(problem), 2)
+
+
+def _serve(config: Config, demo: Path | None) -> None:
+    with opened(config, now, secrets.token_bytes) as (store, peppers, made):
+        if made:
+            _say(f"This store is new. Its root key is in {config.root_key}: it may do everything, keep it safe.")
+            if sys.stderr.isatty():
+                _say(f"  {config.root_key.read_text('utf-8').strip()}")
+        uvloop.run(_run(build(config, store, peppers, now, secrets.token_bytes), demo))
+
+
+async def _run(app: App, demo: Path | None) -> None:
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    port = await app.start()
+    log.info("serving", listen=app.config.listen, port=port, metrics=app.config.metrics_listen or None)
+    try:
+        if demo is not None:
+            _say(await furnish(app, demo, port))
+        await stopping.wait()
+    finally:
+        log.info("draining", seconds=app.config.drain_seconds)
+        await app.stop()
+        log.info("stopped")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _fail(text: str, code: int) -> NoReturn:
+    print(text, file=sys.stderr)
+    sys.exit(code)

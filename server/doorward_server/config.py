@@ -1,0 +1,141 @@
+"""Configuration: `DOORWARD_*` variables over a TOML file over defaults; unknown names refused, all problems at once.
+
+The environment is an argument (house rule 4), and pydantic-settings would pass over unknown variables: hence a plain
+model.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+PREFIX = "DOORWARD_"
+CLIENT_NAMES = frozenset(
+    PREFIX + name for name in ("TARGET", "KEY", "KEY_FILE", "TLS_CA", "TLS_CERT", "TLS_KEY", "INSECURE")
+)
+"""Variables of the client and the CLI: on one machine with the server they may stand beside its own."""
+CONFIG_FILE = PREFIX + "CONFIG"
+SQLITE_DEFAULT = "doorward.db"
+
+
+class ConfigProblem(Exception):
+    """The configuration cannot be used; the message lists every problem, never a value that may be secret."""
+
+
+class Config(BaseModel):
+    """What the server is told from outside. Every field is `DOORWARD_<NAME>`, or `<name>` in the TOML file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    listen: str = Field("127.0.0.1:50051", description="Address and port of the gRPC server; port 0 takes a free one.")
+    store: str = Field("", description="sqlite:///path or postgresql://…; default: doorward.db in the state directory.")
+    state_dir: Path = Field(Path("var"), description="Where files go that have no place of their own.")
+    pepper_file: Path | None = Field(None, description="The peppers; default: peppers.json in the state directory.")
+    root_key_file: Path | None = Field(None, description="Where a root key is written; default: root-key, there too.")
+    metrics_listen: str = Field("127.0.0.1:9464", description="Address and port of /metrics; empty: none.")
+    tls_certificate: Path | None = Field(None, description="PEM file of the server's certificate chain.")
+    tls_private_key: Path | None = Field(None, description="PEM file of its private key.")
+    tls_client_ca: Path | None = Field(None, description="PEM file: callers must show a certificate signed by it.")
+    plaintext: bool = Field(False, description="Serve without TLS although `listen` is not a loopback address.")
+    drain_seconds: float = Field(10.0, ge=0, le=3600, description="How long calls may go on after SIGTERM.")
+    max_keys: int = Field(1_000_000, ge=1, description="Keys per organization.")
+    max_bindings: int = Field(100_000, ge=1, description="Bindings per organization.")
+
+    @property
+    def store_url(self) -> str:
+        """Where the store is. May hold a password: not for logs."""
+        return self.store or f"sqlite:///{self.state_dir / SQLITE_DEFAULT}"
+
+    @property
+    def peppers(self) -> Path:
+        """Where the peppers are."""
+        return self.pepper_file or self.state_dir / "peppers.json"
+
+    @property
+    def root_key(self) -> Path:
+        """Where a new root key goes."""
+        return self.root_key_file or self.state_dir / "root-key"
+
+
+def load(environ: Mapping[str, str]) -> Config:
+    """Return the configuration that *environ* describes. Raises ConfigProblem with all that is wrong."""
+    problems: list[str] = []
+    values = _file(environ.get(CONFIG_FILE, ""), problems)
+    for name, value in sorted(environ.items()):
+        if name.startswith(PREFIX) and name not in CLIENT_NAMES and name != CONFIG_FILE:
+            field = name.removeprefix(PREFIX).lower()
+            if field in Config.model_fields and name.isupper():
+                values[field] = value
+            else:
+                problems.append(f"{name}: there is no such setting")
+    try:
+        config = Config(**values)
+    except ValidationError as error:
+        problems += [f"{_name(e['loc'])}: {e['msg']}" for e in error.errors(include_input=False, include_url=False)]
+    else:
+        problems += _contradictions(config)
+    if problems:
+        raise ConfigProblem("The configuration cannot be used:\n" + "\n".join(f"  - {p}" for p in problems))
+    return config
+
+
+def _file(path: str, problems: list[str]) -> dict[str, Any]:
+    if not path:
+        return {}
+    try:
+        return tomllib.loads(Path(path).read_text("utf-8"))
+    except OSError as error:
+        problems.append(f"{CONFIG_FILE}: the file {path} cannot be read ({error.strerror})")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        problems.append(f"{CONFIG_FILE}: the file {path} is not valid TOML")
+    return {}
+
+
+def _name(location: tuple[int | str, ...]) -> str:
+    return PREFIX + ".".join(map(str, location)).upper()
+
+
+def _contradictions(config: Config) -> list[str]:
+    problems = []
+    for name in ("listen", "metrics_listen"):
+        value = getattr(config, name)
+        if (value or name == "listen") and not _is_address(value):
+            problems.append(f"{_name((name,))}: must be host:port, e.g. 127.0.0.1:50051 or [::]:50051")
+    if (config.tls_certificate is None) != (config.tls_private_key is None):
+        problems.append("DOORWARD_TLS_CERTIFICATE and DOORWARD_TLS_PRIVATE_KEY belong together: give both or neither")
+    if config.tls_client_ca and not config.tls_certificate:
+        problems.append("DOORWARD_TLS_CLIENT_CA needs DOORWARD_TLS_CERTIFICATE and DOORWARD_TLS_PRIVATE_KEY")
+    if not (config.tls_certificate or config.plaintext or is_loopback(config.listen)):
+        problems.append(
+            f"{_name(('listen',))}: {config.listen} is not a loopback address, and keys would travel in clear. "
+            "Give a certificate (DOORWARD_TLS_CERTIFICATE, DOORWARD_TLS_PRIVATE_KEY), or say DOORWARD_PLAINTEXT=true "
+            "if something in front encrypts"
+        )
+    return problems
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of "host:port"; an IPv6 host stands in brackets."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def is_loopback(address: str) -> bool:
+    """Tell whether nobody outside this machine can reach *address*."""
+    host, _ = split_address(address) if _is_address(address) else ("", 0)
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_address(address: str) -> bool:
+    host, colon, port = address.rpartition(":")
+    return bool(colon and host) and port.isascii() and port.isdigit() and int(port) < 65536

@@ -1,0 +1,353 @@
+"""Answering the one question: find the credential, look it up, prove possession, decide.
+
+Every answer is as fresh as the store is at that moment: nothing that a decision depends on is remembered between
+calls, but for compiled keyspaces, whose version is compared each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from doorward_server.core.credential import Headers, belongs, find_credential
+from doorward_server.core.decide import (
+    ALLOWED,
+    DENIED,
+    Address,
+    Decision,
+    Question,
+    Reason,
+    Subject,
+    decide,
+    in_network,
+    key_subject,
+    principal_subject,
+    standing,
+)
+from doorward_server.core.errors import (
+    CallerUnauthenticated,
+    DoorwardError,
+    InvalidField,
+    StoreUnavailable,
+    UnknownReference,
+)
+from doorward_server.core.fields import check_address, check_id, check_path
+from doorward_server.core.keytext import MalformedText, SecretText, parse
+from doorward_server.core.model import Instant
+from doorward_server.core.policy import Keyspace
+from doorward_server.core.verify import Peppers, UnknownPepper, Verifier
+from doorward_server.service.catalog import DOORWARD, Catalog
+from doorward_server.service.guard import Caller, Clock, Guard
+from doorward_server.service.pool import Pool
+from doorward_server.service.usage import LastUse
+from doorward_server.store import Snapshot, Store
+
+MAX_ITEMS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class HttpParts:
+    """The parts of an HTTP request in which a credential may be."""
+
+    headers: tuple[tuple[str, str], ...]
+    query: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """A principal that the caller has authenticated by other means."""
+
+    organization: str
+    principal: str
+
+
+Presented = SecretText | HttpParts | SignedIn
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One question, as it came in."""
+
+    action: str
+    resource: tuple[str, str] | None
+    """Type and id; None: the collection of the action's type."""
+    organization: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Who asks, and where; the questions come apart."""
+
+    presented: Presented
+    keyspace: str
+    environment: str
+    client_ip: str
+    dry_run: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is known of a presented credential before any question: whose it is, or why it is nobody's."""
+
+    denial: Decision | None
+    subject: Subject | None
+    keyspace: Keyspace
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A decision, and who it was about, if the caller may know that."""
+
+    decision: Decision
+    subject: Subject | None
+    keyspace: Keyspace
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The decisions of a batch, in order: an error stands for an item that could not be decided."""
+
+    decisions: tuple[Decision | DoorwardError, ...]
+    subject: Subject | None
+    keyspace: Keyspace
+    revision: int
+
+
+class Authorizer:
+    """Decides about presented credentials. Runs on the event loop; reads of the store run on *reads*."""
+
+    def __init__(
+        self,
+        store: Store,
+        catalog: Catalog,
+        guard: Guard,
+        peppers: Peppers,
+        uses: LastUse,
+        reads: Pool,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._catalog = catalog
+        self._guard = guard
+        self._peppers = peppers
+        self._uses = uses
+        self._reads = reads
+        self._clock = clock
+        # Verified against when nothing was found, so that unknown and wrong cost the same.
+        self._nobody = Verifier("hmac-sha256", peppers.active, bytes(32))
+
+    async def authenticate(self, headers: Headers, peer: Address | None) -> Caller:
+        """Return the caller whose key of the keyspace `doorward` is in *headers*. Raises CallerUnauthenticated."""
+        presented = HttpParts(tuple(headers), "")
+        found = await self._find(presented, await self._keyspace(DOORWARD))
+        denial, subject = found.denial, found.subject
+        if denial is None and subject is not None:
+            denial = self._good(subject, peer, dry_run=False)
+        if denial is not None or subject is None:
+            reason = denial.reason if denial else Reason.KEY_UNKNOWN
+            raise CallerUnauthenticated(reason.value, MESSAGES[reason])
+        return Caller(subject, found.keyspace, found.revision, peer)
+
+    async def act_for(self, caller: Caller, organization: str, principal: str) -> Caller:
+        """Return *caller* as one that acts for a principal. Raises CallerForbidden without `principals:act`."""
+        check_id("doorward-acting-for", organization, "organization")
+        check_id("doorward-acting-for", principal, "principal")
+        acting = await self._reads.run(self._guard.acting_subject, caller, organization, principal)
+        return replace(caller, acting_for=acting)
+
+    async def authorize(self, caller: Caller, ask: Ask, item: Item) -> Answer:
+        """Decide one question. Raises InvalidField, UnknownReference, CallerForbidden, StoreUnavailable, Overloaded."""
+        self._admit(caller, ask, [item])
+        keyspace = await self._keyspace(ask.keyspace)
+        question = self._question(caller, ask, item, keyspace)
+        found = await self._find(ask.presented, keyspace)
+        decision = self._decide(found, question, ask.dry_run)
+        subject = self._visible(caller, found.subject, item.organization, ask.keyspace)
+        return Answer(decision, subject, found.keyspace, found.revision)
+
+    async def batch_authorize(self, caller: Caller, ask: Ask, items: Sequence[Item]) -> Answers:
+        """Decide up to `MAX_ITEMS` questions about one credential as of one revision: equal to as many `authorize`."""
+        if not 1 <= len(items) <= MAX_ITEMS:
+            raise InvalidField("items", f"must have 1 to {MAX_ITEMS} entries")
+        self._admit(caller, ask, items)
+        keyspace = await self._keyspace(ask.keyspace)
+        questions = [self._question_or_error(caller, ask, item, keyspace) for item in items]
+        found = await self._find(ask.presented, keyspace)
+        decisions = tuple(
+            question if isinstance(question, DoorwardError) else self._decide(found, question, ask.dry_run)
+            for question in questions
+        )
+        subject = self._visible(caller, found.subject, items[0].organization, ask.keyspace)
+        return Answers(decisions, subject, found.keyspace, found.revision)
+
+    async def introspect(self, caller: Caller, ask: Ask | None) -> Answer:
+        """Tell whose a credential is and whether it is good for anything now; without one, who the caller is."""
+        if ask is None:
+            caller.checked.append("introspect oneself")
+            return Answer(ALLOWED, caller.subject, caller.keyspace, caller.revision)
+        resource = f"organizations/{_reach(caller, '')}/keyspaces/{_keyspace_name(ask)}/decisions"
+        self._guard.require(caller, "decisions:introspect", resource)
+        found = await self._find(ask.presented, await self._keyspace(ask.keyspace))
+        subject = self._visible(caller, found.subject, "", ask.keyspace)
+        decision = found.denial
+        if decision is None and found.subject is not None:
+            address = check_address("context.client_ip", ask.client_ip)
+            foreign = DENIED[Reason.ORGANIZATION_MISMATCH] if subject is None else None
+            decision = self._good(found.subject, address, ask.dry_run) or foreign
+        return Answer(decision or ALLOWED, subject, found.keyspace, found.revision)
+
+    def _admit(self, caller: Caller, ask: Ask, items: Sequence[Item]) -> None:
+        """Ask whether the caller may ask: once for each organization that its questions are about."""
+        signed_in = ask.presented if isinstance(ask.presented, SignedIn) else None
+        for named in dict.fromkeys(item.organization for item in items):
+            organization = _reach(caller, named or (signed_in.organization if signed_in else ""))
+            resource = f"organizations/{organization}/keyspaces/{_keyspace_name(ask)}/decisions"
+            self._guard.require(caller, "decisions:authorize", resource)
+            if signed_in is not None:
+                self._guard.require(caller, "decisions:impersonate", resource)
+
+    async def _keyspace(self, name: str) -> Keyspace:
+        known = self._catalog.known(name)
+        return known[1] if known else await self._reads.run(self._catalog.get, name)
+
+    async def _find(self, presented: Presented, keyspace: Keyspace) -> Found:
+        """Steps 1 to 4. What the CPU alone can refuse costs no read."""
+        if isinstance(presented, SignedIn):
+            return await self._find_principal(presented, keyspace)
+        if isinstance(presented, HttpParts):
+            text = find_credential(presented.headers, presented.query, keyspace.sources, keyspace.prefix)
+        else:
+            text = presented if belongs(presented.reveal(), keyspace.prefix) else Reason.CREDENTIAL_MISSING
+        if isinstance(text, Reason):
+            return Found(DENIED[text], None, keyspace, 0)
+        try:
+            parsed = parse(text.reveal())
+        except MalformedText:
+            return Found(DENIED[Reason.CREDENTIAL_MALFORMED], None, keyspace, 0)
+        snapshot = await self._reads.run(self._store.find_record, keyspace.name, parsed.lookup)
+        if self._catalog.known(keyspace.name) != (snapshot.keyspace_version, keyspace):
+            return await self._find(presented, await self._reads.run(self._catalog.get, keyspace.name))
+        return self._prove(text, snapshot, keyspace)
+
+    def _prove(self, text: SecretText, snapshot: Snapshot, keyspace: Keyspace) -> Found:
+        record = snapshot.record
+        secret = record.key.secrets[0] if record else None
+        try:
+            proven = self._peppers.proves(text, secret.verifier if secret else self._nobody)
+        except UnknownPepper:
+            raise StoreUnavailable(
+                "This replica lacks a pepper that the store's keys were made with. Give it the current pepper file."
+            ) from None
+        if record is None or secret is None or not proven:
+            return Found(DENIED[Reason.KEY_UNKNOWN], None, keyspace, snapshot.revision)
+        subject = key_subject(record.key, secret, record.organization, record.owner, record.bindings, keyspace)
+        return Found(None, subject, keyspace, snapshot.revision)
+
+    async def _find_principal(self, who: SignedIn, keyspace: Keyspace) -> Found:
+        check_id("principal.organization", who.organization, "organization")
+        check_id("principal.principal", who.principal, "principal")
+        snapshot = await self._reads.run(
+            self._store.find_principal_record, who.organization, who.principal, keyspace.name
+        )
+        if self._catalog.known(keyspace.name) != (snapshot.keyspace_version, keyspace):
+            return await self._find_principal(who, await self._reads.run(self._catalog.get, keyspace.name))
+        record = snapshot.record
+        if record is None:
+            return Found(DENIED[Reason.OWNER_DISABLED], None, keyspace, snapshot.revision)
+        subject = principal_subject(record.principal, record.organization, record.bindings, keyspace)
+        return Found(None, subject, keyspace, snapshot.revision)
+
+    def _question(self, caller: Caller, ask: Ask, item: Item, keyspace: Keyspace) -> Question:
+        if item.action not in keyspace.permissions:
+            raise UnknownReference("action", "permission", item.action[:128])
+        type, id = item.resource or (item.action.partition(":")[0], "")
+        if type not in keyspace.types:
+            raise UnknownReference("resource.type", "type", type[:128], ", ".join(sorted(keyspace.types)))
+        environment = ask.environment or keyspace.environments[0]
+        if environment not in keyspace.environments:
+            known = ", ".join(keyspace.environments)
+            raise UnknownReference("environment", "environment", environment[:128], known)
+        if item.organization:
+            check_id("organization", item.organization, "organization")
+        elif keyspace.requires_organization:
+            raise InvalidField(
+                "organization", f"is required by the keyspace {keyspace.name!r}: say who owns the resource"
+            )
+        return Question(
+            action=item.action,
+            path=check_path("resource.id" if id else "resource.type", type, id),
+            organization=item.organization or (None if caller.crosses else caller.organization),
+            environment=environment,
+            client_ip=check_address("context.client_ip", ask.client_ip),
+        )
+
+    def _question_or_error(self, caller: Caller, ask: Ask, item: Item, keyspace: Keyspace) -> Question | DoorwardError:
+        try:
+            return self._question(caller, ask, item, keyspace)
+        except (InvalidField, UnknownReference) as problem:
+            return problem
+
+    def _decide(self, found: Found, question: Question, dry_run: bool) -> Decision:
+        if found.denial is not None or found.subject is None:
+            return found.denial or DENIED[Reason.KEY_UNKNOWN]
+        now = self._clock()
+        decision = decide(found.subject, question, found.keyspace, now)
+        self._note(found.subject, now, dry_run)
+        return decision
+
+    def _good(self, subject: Subject, address: Address | None, dry_run: bool) -> Decision | None:
+        now = self._clock()
+        self._note(subject, now, dry_run)
+        denial = standing(subject, now)
+        if denial is None and not in_network(subject, address):
+            denial = DENIED[Reason.NETWORK_NOT_ALLOWED]
+        return denial
+
+    def _visible(self, caller: Caller, subject: Subject | None, admitted: str, keyspace: str) -> Subject | None:
+        """Return *subject* if the caller may learn whose key it is: within the organization that it asked about."""
+        if subject is None or subject.organization.id == (admitted or caller.organization):
+            return subject
+        resource = f"organizations/{subject.organization.id}/keyspaces/{keyspace}/decisions"
+        return subject if self._guard.may(caller, "decisions:authorize", resource) else None
+
+    def _note(self, subject: Subject, now: Instant, dry_run: bool) -> None:
+        if not dry_run and subject.key is not None and subject.secret is not None and standing(subject, now) is None:
+            self._uses.note(subject.key, subject.secret, now)
+
+
+def _reach(caller: Caller, organization: str) -> str:
+    """The organization in whose name a caller asks; `-` for an operator's key that names none."""
+    if organization:
+        return check_id("organization", organization, "organization")
+    return "-" if caller.crosses else caller.organization
+
+
+def _keyspace_name(ask: Ask) -> str:
+    return check_id("keyspace", ask.keyspace, "keyspace")
+
+
+MESSAGES = {
+    Reason.ALLOWED: "Allowed.",
+    Reason.CREDENTIAL_MISSING: "No API key was sent where one is expected.",
+    Reason.CREDENTIAL_AMBIGUOUS: "Several different API keys were sent. Send exactly one.",
+    Reason.CREDENTIAL_MALFORMED: "This is not a complete API key. Check that it was copied whole and unchanged.",
+    Reason.KEY_UNKNOWN: "This API key is not known.",
+    Reason.KEY_EXPIRED: "This API key has expired.",
+    Reason.KEY_NOT_YET_VALID: "This API key is not valid yet.",
+    Reason.KEY_REVOKED: "This API key was revoked.",
+    Reason.KEY_DISABLED: "This API key is disabled.",
+    Reason.SECRET_SUPERSEDED: "This API key was rotated, and its old text no longer works.",
+    Reason.OWNER_DISABLED: "The owner of this API key is disabled.",
+    Reason.ORGANIZATION_DISABLED: "The organization of this API key is disabled.",
+    Reason.ORGANIZATION_MISMATCH: "This API key belongs to another organization.",
+    Reason.ENVIRONMENT_MISMATCH: "This API key is for another environment.",
+    Reason.NETWORK_NOT_ALLOWED: "This API key must not be used from this address.",
+    Reason.SCOPE_INSUFFICIENT: "This API key lacks the scope for this.",
+    Reason.OWNER_PERMISSION_INSUFFICIENT: "The owner of this API key may not do this.",
+    Reason.RESOURCE_NOT_GRANTED: "This API key is not granted this resource.",
+    Reason.RELATION_MISSING: "The owner of this API key is not connected to this resource in the way it takes.",
+    Reason.DENIED_BY_RULE: "A rule forbids this.",
+}
+"""Each reason in words that an end user may read."""

@@ -1,0 +1,93 @@
+"""The first start on an empty store, and the way back in when the root key is lost."""
+
+from __future__ import annotations
+
+import os
+from importlib.resources import files
+from pathlib import Path
+
+from doorward_server.core.keytext import ENTROPY_BYTES, SecretText, mint
+from doorward_server.core.model import Actor, Ceiling, Event, Instant, Key, Organization, Quotas, Secret, StoredKeyspace
+from doorward_server.core.policy import Keyspace
+from doorward_server.core.verify import Peppers
+from doorward_server.service.catalog import DOORWARD, OPERATOR, Catalog
+from doorward_server.service.keys import Random, key_event, new_id
+from doorward_server.service.keyspace_file import load_keyspace
+from doorward_server.service.keyspaces import apply
+from doorward_server.service.peppers import write_secret
+from doorward_server.store import Store
+
+BOOTSTRAP = Actor(OPERATOR, "bootstrap")
+RECOVERY = Actor(OPERATOR, "recover-root")
+
+
+def built_in() -> Keyspace:
+    """Return the keyspace `doorward` as this version of Doorward ships it."""
+    source = files("doorward_server.service").joinpath("doorward.yaml").read_text("utf-8")
+    return load_keyspace(source, operator=OPERATOR, relations=frozenset({"owner"}))
+
+
+def bootstrap(store: Store, catalog: Catalog, peppers: Peppers, root_file: Path, now: Instant, random: Random) -> bool:
+    """Make an empty store usable: built-in keyspace, operator organization, one root key, written to *root_file*.
+
+    Belongs under `Store.lock`, so that of several starters one does it. On a store that is in use, only the built-in
+    keyspace is brought up to this version. Returns whether a root key was made. The file is on the disk before the
+    key is in the store: a crash between the two leaves a file whose key is unknown, and the next start makes another.
+    """
+    keyspace = built_in()
+    if store.find_organization(OPERATOR) is not None:
+        apply(store, catalog, BOOTSTRAP, keyspace, "", now, dry_run=False)
+        return False
+    key, text = _root_key(keyspace, peppers, now, random)
+    replace_secret(root_file, text)
+    operator = Organization(OPERATOR, "Operator", {}, True, now, now)
+    stored = StoredKeyspace(DOORWARD, keyspace.source, now, now)
+    events = [
+        Event(OPERATOR, now, BOOTSTRAP, "organizations:create", "organization", OPERATOR, None, {"enabled": True}),
+        Event(OPERATOR, now, BOOTSTRAP, "keyspaces:apply", "keyspace", DOORWARD, None, {"source": keyspace.source}),
+        key_event(BOOTSTRAP, "keys:create", None, key, now),
+    ]
+    return store.add_operator(operator, stored, key, events)
+
+
+def recover_root(store: Store, peppers: Peppers, root_file: Path, now: Instant, random: Random) -> Key:
+    """Make another root key and write it to *root_file*. Audited; older root keys stay as they are."""
+    key, text = _root_key(built_in(), peppers, now, random)
+    replace_secret(root_file, text)
+    return store.add_key(key, key_event(RECOVERY, "keys:create", None, key, now), Quotas()).value
+
+
+def replace_secret(path: Path, text: SecretText) -> None:
+    """Write *text* to *path* with mode 0600, whole or not at all; what was there before is gone afterwards."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    write_secret(temporary, text.reveal())
+    os.replace(temporary, path)
+
+
+def _root_key(keyspace: Keyspace, peppers: Peppers, now: Instant, random: Random) -> tuple[Key, SecretText]:
+    text = mint(keyspace.prefix, keyspace.environments[0], random(ENTROPY_BYTES))
+    secret = Secret(new_id("sec", random), text.lookup, peppers.verifier(text.secret), text.last4, now)
+    key = Key(
+        organization=OPERATOR,
+        id=new_id("key", random),
+        keyspace=DOORWARD,
+        owner=None,
+        name="root",
+        description="Made by Doorward itself. Make keys that can do less for daily use.",
+        environment=keyspace.environments[0],
+        type="",
+        enabled=True,
+        ceiling=Ceiling.LIST,
+        scopes=("root",),
+        bindings=(),
+        allowed_cidrs=(),
+        metadata={},
+        not_before=None,
+        expires_at=None,
+        created_at=now,
+        updated_at=now,
+        secrets=(secret,),
+    )
+    return key, text.secret

@@ -1,0 +1,55 @@
+"""The keyspaces, compiled: read from the store when somebody needs to know, compiled once per version."""
+
+from __future__ import annotations
+
+from doorward_server.core.errors import UnknownReference
+from doorward_server.core.model import StoredKeyspace
+from doorward_server.core.policy import Keyspace
+from doorward_server.service.keyspace_file import load_keyspace
+from doorward_server.store import Store
+
+DOORWARD = "doorward"
+"""The built-in keyspace: Doorward's own callers hold its keys."""
+OPERATOR = "operator"
+"""The organization that runs this Doorward; only its keys act across organizations."""
+
+
+class Catalog:
+    """Compiled keyspaces by name and version. A version never changes, so what is compiled is never stale."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._compiled: dict[str, tuple[int, Keyspace]] = {}
+
+    def known(self, name: str) -> tuple[int, Keyspace] | None:
+        """Return the newest version that this process has compiled, without asking anybody."""
+        return self._compiled.get(name)
+
+    def find(self, name: str) -> Keyspace | None:
+        """Return the keyspace as it is now, or None. Reads the store."""
+        stored = self._store.find_keyspace(name)
+        if stored is None:
+            self._compiled.pop(name, None)
+            return None
+        return self._at(stored)
+
+    def get(self, name: str, field: str = "keyspace") -> Keyspace:
+        """Return the keyspace as it is now. Raises UnknownReference, naming *field*."""
+        keyspace = self.find(name) if name else None
+        if keyspace is None:
+            raise UnknownReference(field, "keyspace", name)
+        return keyspace
+
+    def _at(self, stored: StoredKeyspace) -> Keyspace:
+        known = self._compiled.get(stored.name)
+        if known is None or known[0] < stored.version:
+            known = (stored.version, compile_stored(stored))
+            self._compiled[stored.name] = known
+        return known[1]
+
+
+def compile_stored(stored: StoredKeyspace) -> Keyspace:
+    """Compile a keyspace that was checked when it was applied."""
+    if stored.name == DOORWARD:
+        return load_keyspace(stored.source, operator=OPERATOR, relations=frozenset({"owner"}))
+    return load_keyspace(stored.source)

@@ -1,0 +1,84 @@
+"""Audited changes of the directory's values: checked settings in, the new value and its event out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, is_dataclass, replace
+from typing import Any, TypeVar
+
+from doorward_server.core.errors import EtagMismatch, NotFound
+from doorward_server.core.fields import check_attributes, check_email, check_text
+from doorward_server.core.model import Actor, Binding, Event, Group, Instant, Organization, Principal
+from doorward_server.service.paging import make_token, page_size, read_token
+
+T = TypeVar("T", Organization, Principal, Group, Binding)
+V = TypeVar("V")
+
+_CHECKS: dict[str, Callable[[Any], object]] = {
+    "display_name": lambda value: check_text("display_name", value, 200),
+    "email": lambda value: check_email("email", value),
+    "attributes": lambda value: check_attributes("attributes", value),
+    "enabled": bool,
+}
+_HOUSEKEEPING = frozenset({"created_at", "updated_at", "version", "deleted_at"})
+
+
+def checked(settings: Mapping[str, object]) -> dict[str, Any]:
+    """Return *settings* if each keeps its rule. Raises InvalidField."""
+    return {name: _CHECKS[name](value) for name, value in settings.items()}
+
+
+def updated(current: T, settings: Mapping[str, Any], now: Instant) -> T:
+    """Return *current* with *settings*, or itself if it has them already."""
+    if all(getattr(current, name) == value for name, value in settings.items()):
+        return current
+    return replace(current, **settings, updated_at=now, version=current.version + 1)
+
+
+def check_etag(etag: str, current: Organization | Principal | Group | Binding, type: str) -> None:
+    """Raise EtagMismatch if an etag is given and is not the current one."""
+    if etag not in ("", str(current.version)):
+        raise EtagMismatch(type, current.id)
+
+
+def event(
+    actor: Actor,
+    action: str,
+    organization: str,
+    target: tuple[str, str],
+    now: Instant,
+    before: object,
+    after: object,
+    note: str = "",
+) -> Event:
+    """Return the audit event of a change; of a *before* and an *after* only what differs. *target* is (type, id)."""
+    old, new = _described(before), _described(after)
+    if old is not None and new is not None:
+        names = [name for name in new if old.get(name) != new[name]]
+        old, new = {name: old.get(name) for name in names}, {name: new[name] for name in names}
+    return Event(organization, now, actor, action, *target, old, new, note)
+
+
+def _described(value: object) -> dict[str, object] | None:
+    if value is None:
+        return None
+    fields = asdict(value) if is_dataclass(value) and not isinstance(value, type) else dict(value)  # type: ignore[call-overload]  # a mapping
+    return {name: field for name, field in fields.items() if name not in _HOUSEKEEPING}
+
+
+def found(value: V | None, type: str, id: str) -> V:
+    """Return *value*. Raises NotFound if there is none."""
+    if value is None:
+        raise NotFound(type, id)
+    return value
+
+
+def page(
+    scope: str, size: int, token: str, read: Callable[[str, int], list[V]], position: Callable[[V], str]
+) -> tuple[list[V], str]:
+    """Return a page of what *read(after, limit)* lists, and the token for the next. Raises PageTokenInvalid."""
+    limit = page_size(size)
+    start = read_token(scope, token, (str,))
+    rows = read(str(start[0]) if start else "", limit + 1)
+    more = len(rows) > limit
+    return rows[:limit], make_token(scope, [position(rows[limit - 1])]) if more else ""

@@ -1,0 +1,45 @@
+"""When keys were last used: noted in memory on every call, written once a second, never a write per request."""
+
+from __future__ import annotations
+
+import asyncio
+
+from doorward_server.core.model import Instant, Key, Secret, Use
+from doorward_server.service.pool import Pool
+from doorward_server.store import Store
+
+
+class LastUse:
+    """Collects uses between two flushes. Belongs to the event loop's thread; the store is asked on *writes*.
+
+    A secret's first use since the start sets `due`, later ones with the next flush. kill -9 loses what was
+    noted since the last flush, and nothing else.
+    """
+
+    def __init__(self, store: Store, writes: Pool) -> None:
+        self._store = store
+        self._writes = writes
+        self._pending: dict[str, Use] = {}
+        self._seen: set[str] = set()
+        self.due = asyncio.Event()
+
+    def note(self, key: Key, secret: Secret, now: Instant) -> None:
+        """Remember that *secret* authenticated a call at *now*."""
+        self._pending[secret.id] = Use(key.organization, key.id, secret.id, now)
+        if secret.id not in self._seen:
+            if len(self._seen) >= 100_000:
+                self._seen.clear()
+            self._seen.add(secret.id)
+            self.due.set()
+
+    async def flush(self) -> int:
+        """Write what was noted; returns how many. On a failure everything stays noted. Raises StoreUnavailable."""
+        taken, self._pending = self._pending, {}
+        self.due.clear()
+        try:
+            if taken:
+                await self._writes.run(self._store.record_uses, list(taken.values()))
+        except BaseException:
+            self._pending = {**taken, **self._pending}
+            raise
+        return len(taken)

@@ -1,0 +1,184 @@
+"""Organizations, principals, groups, memberships and bindings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from doorward_server.core.errors import NotFound, QuotaExceeded, UnknownReference
+from doorward_server.core.model import Binding, Event, Group, Organization, Principal, Quotas, SubjectKind
+
+from . import keys
+from .entities import BINDINGS, GROUPS, KEYSPACES, ORGANIZATIONS, PRINCIPALS, add, find, get, page, update
+from .rows import BINDING, GROUP, MEMBERSHIP, to_binding
+from .transaction import Transaction
+
+CountKeys = Callable[[], int]
+ChangeOrganization = Callable[[Organization, CountKeys], tuple[Organization, Event] | None]
+ChangePrincipal = Callable[[Principal, CountKeys], tuple[Principal, Event] | None]
+ChangeGroup = Callable[[Group], tuple[Group, Event] | None]
+ChangeBinding = Callable[[Binding], tuple[Binding, Event] | None]
+
+
+def add_organization(tx: Transaction, organization: Organization, event: Event) -> Organization:
+    """Add an organization, in whoever's chain the event is."""
+    for id in sorted({organization.id, event.organization}):
+        tx.tally(id)
+    add(tx, ORGANIZATIONS, organization)
+    tx.append(event)
+    return organization
+
+
+def change_organization(tx: Transaction, id: str, change: ChangeOrganization) -> Organization:
+    """Update or end an organization."""
+    return update(tx, ORGANIZATIONS, (id,), lambda it: change(it, lambda: keys.count(tx, id, None)))[0]
+
+
+def add_principal(tx: Transaction, principal: Principal, event: Event) -> Principal:
+    """Add a principal to a live organization."""
+    tx.tally(principal.organization)
+    get(tx, ORGANIZATIONS, principal.organization)
+    add(tx, PRINCIPALS, principal)
+    tx.append(event)
+    return principal
+
+
+def update_principal(tx: Transaction, organization: str, id: str, change: ChangePrincipal) -> tuple[Principal, bool]:
+    """Update a principal."""
+    counting = lambda it: change(it, lambda: keys.count(tx, organization, id))  # noqa: E731  # shorter than its name
+    return update(tx, PRINCIPALS, (organization, id), counting)
+
+
+def delete_principal(tx: Transaction, organization: str, id: str, change: ChangePrincipal) -> Principal:
+    """End a principal: its bindings and memberships go."""
+    principal, changed = update_principal(tx, organization, id, change)
+    if changed:
+        _drop_bindings(tx, organization, SubjectKind.PRINCIPAL, id)
+        tx.run(MEMBERSHIP.delete().where((MEMBERSHIP.organization == organization) & (MEMBERSHIP.principal == id)))
+    return principal
+
+
+def add_group(tx: Transaction, group: Group, event: Event) -> Group:
+    """Add a group to a live organization."""
+    tx.tally(group.organization)
+    get(tx, ORGANIZATIONS, group.organization)
+    add(tx, GROUPS, group)
+    tx.append(event)
+    return group
+
+
+def update_group(tx: Transaction, organization: str, id: str, change: ChangeGroup) -> Group:
+    """Update a group."""
+    return update(tx, GROUPS, (organization, id), change)[0]
+
+
+def delete_group(tx: Transaction, organization: str, id: str, change: ChangeGroup) -> Group:
+    """End a group: its bindings and memberships go."""
+    group, changed = update(tx, GROUPS, (organization, id), change)
+    if changed:
+        _drop_bindings(tx, organization, SubjectKind.GROUP, id)
+        tx.run(MEMBERSHIP.delete().where((MEMBERSHIP.organization == organization) & (MEMBERSHIP.group_id == id)))
+    return group
+
+
+def add_member(tx: Transaction, organization: str, group: str, principal: str, event: Event) -> bool:
+    """Put a principal into a group; False if it was in it."""
+    tx.tally(organization)
+    get(tx, GROUPS, organization, group, lock=True)
+    if find(tx, PRINCIPALS, organization, principal) is None:
+        raise UnknownReference("principal", "principal", principal)
+    row = {"organization": organization, "group_id": group, "principal": principal}
+    if tx.row(MEMBERSHIP.where_all(MEMBERSHIP.select(MEMBERSHIP.principal), row)) is not None:
+        return False
+    tx.run(MEMBERSHIP.insert(row))
+    tx.append(event)
+    return True
+
+
+def remove_member(tx: Transaction, organization: str, group: str, principal: str, event: Event) -> bool:
+    """Take a principal out of a group; False if it was not in it."""
+    tx.tally(organization)
+    get(tx, GROUPS, organization, group, lock=True)
+    row = {"organization": organization, "group_id": group, "principal": principal}
+    if not tx.run(MEMBERSHIP.where_all(MEMBERSHIP.delete(), row)):
+        return False
+    tx.append(event)
+    return True
+
+
+def list_members(tx: Transaction, organization: str, group: str, after: str, limit: int) -> list[str]:
+    """Return principals' ids of a group, sorted, behind *after*."""
+    row = {"organization": organization, "group_id": group}
+    query = MEMBERSHIP.where_all(MEMBERSHIP.select(MEMBERSHIP.principal), row).where(MEMBERSHIP.principal > after)
+    return [id for (id,) in tx.rows(query.order_by(MEMBERSHIP.principal).limit(limit))]
+
+
+def add_binding(tx: Transaction, binding: Binding, event: Event, quotas: Quotas) -> Binding:
+    """Add a binding, if its subject and keyspace exist and the quota allows it."""
+    tally = tx.tally(binding.organization)
+    get(tx, ORGANIZATIONS, binding.organization)
+    _require_subject(tx, binding)
+    if find(tx, KEYSPACES, binding.keyspace) is None:
+        raise UnknownReference("keyspace", "keyspace", binding.keyspace)
+    if tally.bindings >= quotas.bindings:
+        raise QuotaExceeded("bindings per organization", quotas.bindings)
+    add(tx, BINDINGS, binding)
+    tally.bindings += 1
+    tx.append(event)
+    return binding
+
+
+def _require_subject(tx: Transaction, binding: Binding) -> None:
+    if binding.subject_kind is SubjectKind.PRINCIPAL:
+        word, found = "principal", find(tx, PRINCIPALS, binding.organization, binding.subject) is not None
+    else:
+        word, found = "group", find(tx, GROUPS, binding.organization, binding.subject) is not None
+    if not found:
+        raise UnknownReference(word, word, binding.subject)
+
+
+def list_bindings(
+    tx: Transaction, organization: str, principal: str, group: str, keyspace: str, after: str, limit: int
+) -> list[Binding]:
+    """Return bindings, by id, behind *after*; an empty filter selects nothing away."""
+    if principal and group:
+        return []
+    where: dict[str, Any] = {"organization": organization}
+    if principal or group:
+        where["subject_kind"] = (SubjectKind.PRINCIPAL if principal else SubjectKind.GROUP).value
+        where["subject"] = principal or group
+    if keyspace:
+        where["keyspace"] = keyspace
+    return page(tx, BINDINGS, where, after, limit)
+
+
+def update_binding(tx: Transaction, organization: str, id: str, change: ChangeBinding) -> Binding:
+    """Update a binding."""
+    return update(tx, BINDINGS, (organization, id), change)[0]
+
+
+def delete_binding(tx: Transaction, organization: str, id: str, event: Event) -> None:
+    """Remove a binding. Raises NotFound."""
+    tx.tally(organization).bindings -= 1
+    if not tx.run(BINDING.where_all(BINDING.delete(), {"organization": organization, "id": id})):
+        raise NotFound("binding", id)
+    tx.append(event)
+
+
+def held_bindings(tx: Transaction, organization: str, principal: str) -> list[Binding]:
+    """Return what a principal holds in all keyspaces, itself and by its live groups, by id."""
+    own = (BINDING.subject_kind == SubjectKind.PRINCIPAL.value) & (BINDING.subject == principal)
+    groups = MEMBERSHIP.select(MEMBERSHIP.group_id).join(
+        GROUP, on=((GROUP.organization == MEMBERSHIP.organization) & (GROUP.id == MEMBERSHIP.group_id))
+    )
+    groups = groups.where(
+        (MEMBERSHIP.organization == organization) & (MEMBERSHIP.principal == principal) & GROUP.deleted_at.is_null()
+    )
+    by_group = (BINDING.subject_kind == SubjectKind.GROUP.value) & BINDING.subject.in_(groups)
+    query = BINDING.select(*BINDING.all_columns()).where((BINDING.organization == organization) & (own | by_group))
+    return [to_binding(row) for row in tx.rows(query.order_by(BINDING.id))]
+
+
+def _drop_bindings(tx: Transaction, organization: str, kind: SubjectKind, subject: str) -> None:
+    where = {"organization": organization, "subject_kind": kind.value, "subject": subject}
+    tx.tally(organization).bindings -= tx.run(BINDING.where_all(BINDING.delete(), where))

@@ -1,0 +1,62 @@
+"""Keyspaces, the first start, and the canaries of the peppers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from doorward_server.core.errors import AlreadyExists
+from doorward_server.core.model import Event, Key, Organization, StoredKeyspace
+
+from . import keys
+from .entities import KEYSPACES, ORGANIZATIONS, add, find, save
+from .rows import ORGANIZATION, PEPPER
+from .transaction import Transaction
+
+ChangeKeyspace = Callable[[StoredKeyspace | None], tuple[StoredKeyspace, Event] | None]
+
+
+def apply(tx: Transaction, name: str, change: ChangeKeyspace) -> StoredKeyspace:
+    """Make or change a keyspace. Two that make the same one at once: the second runs again and changes."""
+    before = find(tx, KEYSPACES, name, lock=True)
+    changed = change(before)
+    if changed is None:
+        if before is None:
+            raise ValueError("a change of a keyspace that does not exist must make it")
+        return before
+    after, event = changed
+    if before is None:
+        tx.run(KEYSPACES.table.insert(KEYSPACES.to_row(after)))
+    else:
+        save(tx, KEYSPACES, after)
+    tx.append(event)
+    return after
+
+
+def add_operator(
+    tx: Transaction, organization: Organization, keyspace: StoredKeyspace, key: Key, events: Sequence[Event]
+) -> bool:
+    """Make the operator, unless there is, or was, any organization."""
+    for id in sorted({organization.id, *(event.organization for event in events)}):
+        tx.tally(id)
+    if tx.row(ORGANIZATION.select(ORGANIZATION.id).limit(1)) is not None:
+        return False
+    add(tx, ORGANIZATIONS, organization)
+    add(tx, KEYSPACES, keyspace)
+    keys.insert(tx, key)
+    for event in events:
+        tx.append(event)
+    return True
+
+
+def pepper_canaries(tx: Transaction) -> dict[int, bytes]:
+    """Return the canaries by pepper version."""
+    return {version: bytes(canary) for version, canary in tx.rows(PEPPER.select(PEPPER.version, PEPPER.canary))}
+
+
+def add_pepper(tx: Transaction, version: int, canary: bytes) -> None:
+    """Keep the canary of a version. Raises AlreadyExists if the version has another one."""
+    known = pepper_canaries(tx).get(version)
+    if known is None:
+        tx.run(PEPPER.insert({"version": version, "canary": canary}))
+    elif known != canary:
+        raise AlreadyExists("pepper", str(version))

@@ -1,0 +1,257 @@
+"""The tables, and the only bridges between their rows and the values of core.
+
+Tables are bound to no database: a query is built from them and handed to a `Transaction`, so that any number of stores
+live in one process. The schema itself stands in `migrations/`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from peewee import Table
+
+from doorward_server.core.model import (
+    Attributes,
+    Binding,
+    Ceiling,
+    Group,
+    Instant,
+    Key,
+    KeyBinding,
+    Organization,
+    Principal,
+    PrincipalKind,
+    Secret,
+    StoredKeyspace,
+    SubjectKind,
+)
+from doorward_server.core.verify import Verifier
+
+Row = tuple[Any, ...]
+Columns = dict[str, Any]
+
+
+class Rows(Table):
+    """A table with its columns as attributes; `names` is their order in every `SELECT`."""
+
+    def __init__(self, name: str, *names: str) -> None:
+        super().__init__(name, names)
+        self.names = names
+
+    def all_columns(self) -> tuple[Any, ...]:
+        """Return the columns, in order."""
+        return tuple(getattr(self, name) for name in self.names)
+
+    def where_all(self, query: Any, values: Columns) -> Any:
+        """Narrow *query* to the rows that have these *values*."""
+        for name, value in values.items():
+            query = query.where(getattr(self, name) == value)
+        return query
+
+    def change(self, values: Columns) -> Any:
+        """Return the UPDATE that sets *values*."""
+        return self.update({getattr(self, name): value for name, value in values.items()})
+
+    if TYPE_CHECKING:  # Peewee's stubs leave these untyped.
+
+        def __getattr__(self, name: str) -> Any: ...
+        def select(self, *columns: Any) -> Any: ...
+        def insert(self, insert: Any = None, columns: Any = None, **kwargs: Any) -> Any: ...
+        def update(self, update: Any = None, **kwargs: Any) -> Any: ...
+        def delete(self) -> Any: ...
+
+
+ORGANIZATION = Rows(
+    "organization", "id", "display_name", "attributes", "enabled", "created_at", "updated_at", "version", "deleted_at"
+)
+KEYSPACE = Rows("keyspace", "name", "source", "created_at", "updated_at", "version")
+PRINCIPAL = Rows(
+    "principal", "organization", "id", "kind", "display_name", "email", "attributes", "enabled", "created_at",
+    "updated_at", "version", "deleted_at",
+)  # fmt: skip
+GROUP = Rows(
+    "principal_group", "organization", "id", "display_name", "created_at", "updated_at", "version", "deleted_at"
+)
+MEMBERSHIP = Rows("membership", "organization", "group_id", "principal")
+BINDING = Rows(
+    "binding", "organization", "id", "subject_kind", "subject", "keyspace", "role", "resources", "not_before",
+    "expires_at", "created_at", "updated_at", "version",
+)  # fmt: skip
+KEY = Rows(
+    "key", "organization", "id", "keyspace", "owner", "name", "description", "environment", "type", "enabled",
+    "ceiling", "scopes", "bindings", "allowed_cidrs", "metadata", "not_before", "expires_at", "created_at",
+    "updated_at", "version", "revoked_at", "revoke_reason", "deleted_at",
+)  # fmt: skip
+SECRET = Rows(
+    "secret", "organization", "key", "id", "ordinal", "keyspace", "lookup", "verifier", "pepper", "digest", "last4",
+    "created_at", "expires_at",
+)  # fmt: skip
+KEY_USE = Rows("key_use", "organization", "key", "at")
+SECRET_USE = Rows("secret_use", "organization", "key", "secret", "at")
+REPLAY = Rows("replay", "caller", "method", "request_id", "digest", "at", "organization", "key")
+TALLY = Rows("tally", "organization", "keys", "bindings", "events", "head")
+EVENT = Rows(
+    "event", "organization", "sequence", "at", "actor_organization", "actor_key", "actor_principal", "acting_for",
+    "action", "target_type", "target", "before", "after", "note", "pepper", "hash",
+)  # fmt: skip
+PEPPER = Rows("pepper", "version", "canary")
+REVISION = Rows("revision", "value", "nonce", "floor")
+
+
+def to_json(value: object) -> str:
+    """Write JSON in its one form: keys sorted, no spaces. Raises TypeError or ValueError for what JSON cannot say."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+@lru_cache(4096)
+def _texts(text: str) -> tuple[str, ...]:
+    return tuple(json.loads(text))
+
+
+@lru_cache(4096)
+def _key_bindings(text: str) -> tuple[KeyBinding, ...]:
+    return tuple(KeyBinding(b["role"], tuple(b["resources"]), b["from"], b["to"]) for b in json.loads(text))
+
+
+def _of_key_binding(binding: KeyBinding) -> Columns:
+    return {"role": binding.role, "resources": binding.resources, "from": binding.not_before, "to": binding.expires_at}
+
+
+def _attributes(text: str) -> Attributes:
+    if text == "{}":
+        return {}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(text).items()}
+
+
+def _metadata(text: str) -> Mapping[str, str]:
+    return {} if text == "{}" else json.loads(text)
+
+
+def to_organization(row: Row) -> Organization:
+    """Return the organization of a row of ORGANIZATION."""
+    id, display_name, attributes, enabled, *rest = row
+    return Organization(id, display_name, _attributes(attributes), bool(enabled), *rest)
+
+
+def of_organization(it: Organization) -> Columns:
+    """Return the row of an organization."""
+    return {
+        "id": it.id,
+        "display_name": it.display_name,
+        "attributes": to_json(it.attributes),
+        "enabled": it.enabled,
+        "created_at": it.created_at,
+        "updated_at": it.updated_at,
+        "version": it.version,
+        "deleted_at": it.deleted_at,
+    }
+
+
+def to_keyspace(row: Row) -> StoredKeyspace:
+    """Return the keyspace of a row of KEYSPACE."""
+    return StoredKeyspace(*row)
+
+
+def of_keyspace(it: StoredKeyspace) -> Columns:
+    """Return the row of a keyspace."""
+    return {name: getattr(it, name) for name in KEYSPACE.names}
+
+
+def to_principal(row: Row) -> Principal:
+    """Return the principal of a row of PRINCIPAL."""
+    organization, id, kind, display_name, email, attributes, enabled, *rest = row
+    return Principal(
+        organization, id, PrincipalKind(kind), display_name, email, _attributes(attributes), bool(enabled), *rest
+    )
+
+
+def of_principal(it: Principal) -> Columns:
+    """Return the row of a principal."""
+    return {
+        "organization": it.organization,
+        "id": it.id,
+        "kind": it.kind.value,
+        "display_name": it.display_name,
+        "email": it.email,
+        "attributes": to_json(it.attributes),
+        "enabled": it.enabled,
+        "created_at": it.created_at,
+        "updated_at": it.updated_at,
+        "version": it.version,
+        "deleted_at": it.deleted_at,
+    }
+
+
+def to_group(row: Row) -> Group:
+    """Return the group of a row of GROUP."""
+    return Group(*row)
+
+
+def of_group(it: Group) -> Columns:
+    """Return the row of a group."""
+    return {name: getattr(it, name) for name in GROUP.names}
+
+
+def to_binding(row: Row) -> Binding:
+    """Return the binding of a row of BINDING."""
+    organization, id, kind, subject, keyspace, role, resources, *rest = row
+    return Binding(organization, id, SubjectKind(kind), subject, keyspace, role, _texts(resources), *rest)
+
+
+def of_binding(it: Binding) -> Columns:
+    """Return the row of a binding."""
+    same = {name: getattr(it, name) for name in BINDING.names}
+    return same | {"subject_kind": it.subject_kind.value, "resources": to_json(it.resources)}
+
+
+def to_secret(row: Row, last_used_at: Instant | None) -> Secret:
+    """Return the secret of (id, lookup, verifier, pepper, digest, last4, created_at, expires_at)."""
+    id, lookup, verifier, pepper, digest, last4, created_at, expires_at = row
+    return Secret(id, lookup, Verifier(verifier, pepper, bytes(digest)), last4, created_at, expires_at, last_used_at)
+
+
+def of_secret(it: Secret, key: Key, ordinal: int) -> Columns:
+    """Return the row of a secret; *ordinal* counts the secrets of its key from 1."""
+    return {
+        "organization": key.organization,
+        "key": key.id,
+        "id": it.id,
+        "ordinal": ordinal,
+        "keyspace": key.keyspace,
+        "lookup": it.lookup,
+        "verifier": it.verifier.kind,
+        "pepper": it.verifier.pepper,
+        "digest": it.verifier.digest,
+        "last4": it.last4,
+        "created_at": it.created_at,
+        "expires_at": it.expires_at,
+    }
+
+
+def to_key(row: Row, secrets: tuple[Secret, ...], last_used_at: Instant | None) -> Key:
+    """Return the key of a row of KEY, with its secrets."""
+    (
+        organization, id, keyspace, owner, name, description, environment, type, enabled, ceiling, scopes, bindings,
+        allowed_cidrs, metadata, not_before, expires_at, created_at, updated_at, version, revoked_at, revoke_reason,
+        deleted_at,
+    ) = row  # fmt: skip
+    return Key(
+        organization, id, keyspace, owner, name, description, environment, type, bool(enabled), Ceiling(ceiling),
+        _texts(scopes), _key_bindings(bindings), _texts(allowed_cidrs), _metadata(metadata), not_before, expires_at,
+        created_at, updated_at, secrets, version, revoked_at, revoke_reason, deleted_at, last_used_at,
+    )  # fmt: skip
+
+
+def of_key(it: Key) -> Columns:
+    """Return the row of a key; its secrets and uses have their own."""
+    same = {name: getattr(it, name) for name in KEY.names}
+    return same | {
+        "ceiling": it.ceiling.value,
+        "scopes": to_json(it.scopes),
+        "bindings": to_json([_of_key_binding(binding) for binding in it.bindings]),
+        "allowed_cidrs": to_json(it.allowed_cidrs),
+        "metadata": to_json(it.metadata),
+    }

@@ -1,0 +1,75 @@
+"""What the store answers besides the values of core, and the two errors that are its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from doorward_server.core.model import Event, PrincipalRecord, Record
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Written(Generic[T_co]):
+    """The outcome of a change that is committed."""
+
+    value: T_co
+    revision: int
+    """Every snapshot of at least this revision shows the change; if nothing changed, the current one."""
+    replayed: bool = False
+    """The request was seen before: `value` is as it is now, and nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the store knew about one presented secret at one revision."""
+
+    revision: int
+    keyspace_version: int | None
+    """None: there is no such keyspace."""
+    record: Record | None
+    """None: no key of the keyspace has such a secret. Deleted keys, owners, organizations are in here, and say so."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrincipalSnapshot:
+    """What the store knew about one principal at one revision."""
+
+    revision: int
+    keyspace_version: int | None
+    record: PrincipalRecord | None
+    """None: there never was such a principal. A deleted one is in here, and says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """An event in its place in the organization's audit chain."""
+
+    sequence: int
+    """From 1, without gaps."""
+    event: Event
+    pepper: int
+    """Version of the pepper whose audit key sealed it."""
+    hash: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ChainReport:
+    """Whether an organization's audit chain is what was written."""
+
+    ok: bool
+    length: int
+    """Events that were written, by the chain's own count."""
+    head: bytes
+    """Hash of the last one; 32 zero bytes for an empty chain. Keep it elsewhere to notice a chain that was cut back."""
+    broken_at: int | None = None
+    """Sequence of the first event that is missing, changed or not where it belongs."""
+
+
+class LookupTaken(Exception):
+    """The id or the lookup of a new key or secret is in use by chance: mint another and try again."""
+
+
+class StoreNotReady(Exception):
+    """The store must not be served from as it is. The message says what to do."""

@@ -1,0 +1,1 @@
+"""gRPC: parse, call, convert. Nothing in here decides anything."""

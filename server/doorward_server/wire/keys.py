@@ -1,0 +1,149 @@
+"""KeyService on the wire."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from google.protobuf.message import Message
+
+from doorward.v1 import keys_pb2 as pb
+from doorward_server.core.model import Key, KeyFilter
+from doorward_server.service.catalog import Catalog
+from doorward_server.service.guard import Caller, Clock
+from doorward_server.service.keys import Issued, Keys, NewKey, Repeat
+from doorward_server.service.pool import Pool
+from doorward_server.wire.convert import (
+    CEILINGS,
+    STATES,
+    from_duration,
+    from_enum,
+    from_expiry,
+    from_key_bindings,
+    from_timestamp,
+    masked,
+    to_key,
+)
+
+
+class KeyServicer:
+    """Parses, calls `Keys` on the management pool, converts."""
+
+    def __init__(self, keys: Keys, catalog: Catalog, management: Pool, clock: Clock) -> None:
+        self._keys = keys
+        self._catalog = catalog
+        self._management = management
+        self._clock = clock
+
+    async def CreateKey(self, request: pb.CreateKeyRequest, caller: Caller) -> pb.CreateKeyResponse:
+        new = NewKey(
+            organization=request.organization,
+            keyspace=request.keyspace,
+            owner=request.owner,
+            name=request.name,
+            description=request.description,
+            environment=request.environment,
+            type=request.type,
+            ceiling=from_enum("ceiling", request.ceiling, CEILINGS, None),
+            scopes=tuple(request.scopes),
+            bindings=from_key_bindings(request.bindings),
+            allowed_cidrs=tuple(request.allowed_cidrs),
+            metadata=dict(request.metadata),
+            not_before=from_timestamp("not_before", request, "not_before"),
+            expiry=from_expiry(request.expiry),
+        )
+        issued = await self._management.run(self._keys.create, caller, new, _repeat(request))
+        return pb.CreateKeyResponse(**await self._issued(issued))
+
+    async def GetKey(self, request: pb.GetKeyRequest, caller: Caller) -> pb.GetKeyResponse:
+        key = await self._management.run(self._keys.get, caller, request.organization, request.id)
+        return pb.GetKeyResponse(key=await self._shown(key))
+
+    async def ListKeys(self, request: pb.ListKeysRequest, caller: Caller) -> pb.ListKeysResponse:
+        wanted = _filter(request.filter)
+        keys, token = await self._management.run(
+            self._keys.list, caller, request.organization, wanted, request.page_size, request.page_token
+        )
+        return pb.ListKeysResponse(keys=[await self._shown(key) for key in keys], next_page_token=token)
+
+    async def UpdateKey(self, request: pb.UpdateKeyRequest, caller: Caller) -> pb.UpdateKeyResponse:
+        settings = masked(request, request.update_mask, _SETTINGS)
+        key = request.key
+        written = await self._management.run(self._keys.update, caller, key.organization, key.id, settings, key.etag)
+        return pb.UpdateKeyResponse(key=await self._shown(written.value), revision=written.revision)
+
+    async def RotateKey(self, request: pb.RotateKeyRequest, caller: Caller) -> pb.RotateKeyResponse:
+        if request.finish:
+            issued = await self._management.run(self._keys.finish_rotation, caller, request.organization, request.id)
+        else:
+            grace = from_duration("grace", request.grace)
+            issued = await self._management.run(
+                self._keys.rotate, caller, request.organization, request.id, grace, _repeat(request)
+            )
+        return pb.RotateKeyResponse(**await self._issued(issued))
+
+    async def RevokeKey(self, request: pb.RevokeKeyRequest, caller: Caller) -> pb.RevokeKeyResponse:
+        written = await self._management.run(
+            self._keys.revoke, caller, request.organization, request.id, request.reason
+        )
+        return pb.RevokeKeyResponse(key=await self._shown(written.value), revision=written.revision)
+
+    async def DeleteKey(self, request: pb.DeleteKeyRequest, caller: Caller) -> pb.DeleteKeyResponse:
+        written = await self._management.run(self._keys.delete, caller, request.organization, request.id)
+        return pb.DeleteKeyResponse(revision=written.revision)
+
+    async def _shown(self, key: Key) -> pb.Key:
+        known = self._catalog.known(key.keyspace)
+        keyspace = known[1] if known else await self._management.run(self._catalog.get, key.keyspace)
+        return to_key(key, self._clock(), keyspace)
+
+    async def _issued(self, issued: Issued) -> dict[str, Any]:
+        return {
+            "key": await self._shown(issued.key),
+            "secret": issued.secret.reveal() if issued.secret else "",
+            "replayed": issued.replayed,
+            "revision": issued.revision,
+        }
+
+
+_SETTINGS = {
+    "name": lambda r: r.key.name,
+    "description": lambda r: r.key.description,
+    "type": lambda r: r.key.type,
+    "metadata": lambda r: dict(r.key.metadata),
+    "scopes": lambda r: tuple(r.key.scopes),
+    "bindings": lambda r: from_key_bindings(r.key.bindings),
+    "expires_at": lambda r: (
+        from_expiry(r.expiry) if r.HasField("expiry") else from_timestamp("key.expires_at", r.key, "expires_at")
+    ),
+    "allowed_cidrs": lambda r: tuple(r.key.allowed_cidrs),
+    "enabled": lambda r: r.key.enabled,
+}
+
+
+def _repeat(request: Any) -> Repeat:
+    """Return what a retry of *request* is recognized by: the content without the id that makes it a retry."""
+    content = type(request)()
+    content.CopyFrom(request)
+    content.ClearField("request_id")
+    return Repeat(request.request_id, hashlib.sha256(_canonical(content)).digest())
+
+
+def _canonical(message: Message) -> bytes:
+    return message.SerializeToString(deterministic=True)
+
+
+def _filter(wanted: pb.KeyFilter) -> KeyFilter:
+    return KeyFilter(
+        keyspace=wanted.keyspace,
+        owner=wanted.owner,
+        environment=wanted.environment,
+        type=wanted.type,
+        states=frozenset(from_enum("filter.states", state, STATES, None) for state in wanted.states) - {None},
+        name_contains=wanted.name_contains,
+        created_after=from_timestamp("filter.created_after", wanted, "created_after"),
+        created_before=from_timestamp("filter.created_before", wanted, "created_before"),
+        expires_before=from_timestamp("filter.expires_before", wanted, "expires_before"),
+        last_used_before=from_timestamp("filter.last_used_before", wanted, "last_used_before"),
+        never_used=wanted.never_used,
+    )

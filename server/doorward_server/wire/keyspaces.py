@@ -1,0 +1,37 @@
+"""KeyspaceService on the wire."""
+
+from __future__ import annotations
+
+from doorward.v1 import keyspaces_pb2 as pb
+from doorward_server.service.guard import Caller
+from doorward_server.service.keyspaces import Keyspaces
+from doorward_server.service.pool import Pool
+from doorward_server.wire.convert import to_keyspace
+
+
+class KeyspaceServicer:
+    """Parses, calls `Keyspaces` on the management pool, converts."""
+
+    def __init__(self, keyspaces: Keyspaces, management: Pool) -> None:
+        self._keyspaces = keyspaces
+        self._run = management.run
+
+    async def ApplyKeyspace(self, request: pb.ApplyKeyspaceRequest, caller: Caller) -> pb.ApplyKeyspaceResponse:
+        applied = await self._run(self._keyspaces.apply, caller, request.source, request.etag, dry_run=request.dry_run)
+        return pb.ApplyKeyspaceResponse(
+            keyspace=to_keyspace(applied.stored, applied.keyspace, source=True),
+            outcome=pb.ApplyOutcome.Value(f"APPLY_OUTCOME_{applied.outcome}"),
+            diff=applied.diff,
+            revision=applied.revision,
+        )
+
+    async def GetKeyspace(self, request: pb.GetKeyspaceRequest, caller: Caller) -> pb.GetKeyspaceResponse:
+        stored, keyspace = await self._run(self._keyspaces.get, caller, request.name)
+        return pb.GetKeyspaceResponse(keyspace=to_keyspace(stored, keyspace, source=True))
+
+    async def ListKeyspaces(self, request: pb.ListKeyspacesRequest, caller: Caller) -> pb.ListKeyspacesResponse:
+        rows, token = await self._run(self._keyspaces.list, caller, request.page_size, request.page_token)
+        return pb.ListKeyspacesResponse(
+            keyspaces=[to_keyspace(stored, keyspace, source=False) for stored, keyspace in rows],
+            next_page_token=token,
+        )

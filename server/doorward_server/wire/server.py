@@ -1,0 +1,115 @@
+"""The gRPC server: its bounds, its credentials, what it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from doorward.v1 import (
+    authz_pb2,
+    authz_pb2_grpc,
+    directory_pb2,
+    directory_pb2_grpc,
+    keys_pb2,
+    keys_pb2_grpc,
+    keyspaces_pb2,
+    keyspaces_pb2_grpc,
+)
+from doorward_server.wire.gate import Gate
+
+SERVICES = tuple(
+    file.DESCRIPTOR.services_by_name[name]
+    for file, name in (
+        (keys_pb2, "KeyService"),
+        (authz_pb2, "AuthzService"),
+        (directory_pb2, "DirectoryService"),
+        (keyspaces_pb2, "KeyspaceService"),
+    )
+)
+QUIET = frozenset(f"/doorward.v1.AuthzService/{method}" for method in ("Authorize", "BatchAuthorize", "Introspect"))
+
+KIB = 1024
+OPTIONS = (
+    ("grpc.max_receive_message_length", 256 * KIB),
+    ("grpc.max_metadata_size", 16 * KIB),
+    ("grpc.absolute_max_metadata_size", 16 * KIB),
+    ("grpc.max_concurrent_streams", 1000),
+    ("grpc.max_connection_age_ms", 30 * 60 * 1000),
+    ("grpc.max_connection_age_grace_ms", 30 * 1000),
+    ("grpc.server_handshake_timeout_ms", 10 * 1000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10 * 1000),
+    # One process, one port: a second server on it must fail at the start, not take half of the calls.
+    ("grpc.so_reuseport", 0),
+)
+"""Bounds of design.md section 9. grpcio ignores names it does not know: a test looks each up in its binary."""
+
+
+@dataclass(frozen=True, slots=True)
+class Servicers:
+    """One servicer for each service, in the order of `SERVICES`."""
+
+    keys: object
+    authz: object
+    directory: object
+    keyspaces: object
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """PEM texts. With `client_ca`, callers must show a certificate of it."""
+
+    certificate: bytes
+    private_key: bytes
+    client_ca: bytes | None
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Return what grpcio wants. Raises ValueError if it cannot use them."""
+        return grpc.ssl_server_credentials(
+            [(self.private_key, self.certificate)], self.client_ca, require_client_auth=self.client_ca is not None
+        )
+
+
+class BindFailed(Exception):
+    """The address is taken, not ours, or misspelt."""
+
+
+def make_server(gate: Gate, servicers: Servicers, health_servicer: health.aio.HealthServicer) -> grpc.aio.Server:
+    """Return a server that is not yet bound or started. Belongs on a running event loop."""
+    server = grpc.aio.server(options=OPTIONS)
+    adders: tuple[Callable[[Any, grpc.aio.Server], None], ...] = (
+        keys_pb2_grpc.add_KeyServiceServicer_to_server,
+        authz_pb2_grpc.add_AuthzServiceServicer_to_server,
+        directory_pb2_grpc.add_DirectoryServiceServicer_to_server,
+        keyspaces_pb2_grpc.add_KeyspaceServiceServicer_to_server,
+    )
+    members = (servicers.keys, servicers.authz, servicers.directory, servicers.keyspaces)
+    for add, servicer, service in zip(adders, members, SERVICES, strict=True):
+        add(gate.guarded(servicer, service), server)
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    names = (*(service.full_name for service in SERVICES), health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server)
+    return server
+
+
+def bind(server: grpc.aio.Server, listen: str, tls: Tls | None) -> int:
+    """Bind *server* to "host:port" and return the port. Raises BindFailed."""
+    try:
+        port = server.add_secure_port(listen, tls.credentials()) if tls else server.add_insecure_port(listen)
+    except (RuntimeError, ValueError):
+        port = 0
+    if port == 0:
+        raise BindFailed(f"Cannot listen on {listen}: the port is taken, or the address is not this machine's.")
+    return port
+
+
+async def set_health(servicer: health.aio.HealthServicer, serving: bool) -> None:
+    """Say on grpc.health.v1, for the whole and for each service, whether calls should come here."""
+    status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+    for name in ("", *(service.full_name for service in SERVICES)):
+        await servicer.set(name, status)
