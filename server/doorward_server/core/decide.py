@@ -154,6 +154,8 @@ def standing(subject: Subject, now: Instant) -> Decision | None:
             return denial
         if subject.secret is None or not subject.secret.alive(now):
             return DENIED[Reason.SECRET_SUPERSEDED]
+        if subject.key.owner is not None and subject.owner is None:
+            return DENIED[Reason.OWNER_DISABLED]  # its row is gone, though nothing of Doorward's removes one
     if subject.owner is not None and not subject.owner.alive:
         return DENIED[Reason.OWNER_DISABLED]
     if not subject.organization.alive:

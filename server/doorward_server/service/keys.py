@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from doorward_server.core.errors import EtagMismatch, InvalidField, NotFound, UnknownReference
+from doorward_server.core.errors import CallerForbidden, EtagMismatch, InvalidField, NotFound, UnknownReference
 from doorward_server.core.fields import (
     MAX_LIST,
     Expiry,
@@ -35,7 +35,7 @@ from doorward_server.core.model import (
 )
 from doorward_server.core.policy import EVERYTHING, Keyspace, Pattern
 from doorward_server.core.verify import Peppers
-from doorward_server.service.catalog import Catalog
+from doorward_server.service.catalog import DOORWARD, Catalog
 from doorward_server.service.guard import Caller, Clock, Grant, Guard
 from doorward_server.service.paging import make_token, page_size, read_token
 from doorward_server.store import LookupTaken, Store, Written
@@ -195,6 +195,8 @@ class Keys:
         key, actor = self._load(caller, "keys:rotate", organization, id)
         now = self._clock()
         keyspace = self._catalog.get(key.keyspace)
+        if keyspace.name == DOORWARD:
+            self._check_grants(caller, key, keyspace, now)
         replay = _replay(caller, "RotateKey", repeat, now)
         while True:
             stored, text = self._mint(keyspace, key.environment, now)
@@ -251,7 +253,11 @@ class Keys:
         check_id("id", id)
         key = self._store.find_key(organization, id)
         resource = f"organizations/{organization}/keyspaces/{key.keyspace if key else '-'}/keys/{id}"
-        actor = self._guard.require(caller, permission, resource, owner=key.owner if key else None)
+        try:
+            actor = self._guard.require(caller, permission, resource, owner=key.owner if key else None)
+        except CallerForbidden as forbidden:
+            # Whoever may not see a key is not told its keyspace either: that would tell that it exists.
+            raise forbidden.about(f"organizations/{organization}/keyspaces/-/keys/{id}") from None
         if key is None:
             raise NotFound("key", id)
         return key, actor
@@ -291,14 +297,32 @@ class Keys:
         return Secret(new_id("sec", self._random), text.lookup, verifier, text.last4, now), text.secret
 
     def _check_grants(self, caller: Caller, key: Key, keyspace: Keyspace, now: Instant) -> None:
-        if keyspace.inherits and key.owner is not None:
+        """Raise GrantForbidden if handing out *key* would hand out what the caller can neither do nor grant."""
+        if keyspace.name == DOORWARD:
+            # Whoever gets the text of such a key can do here what it can. So the owner's rights are no limit: with
+            # keys:create or keys:rotate alone, a helper could make or take itself an administrator's key.
+            owned = key.ceiling is Ceiling.OWNER and key.owner is not None
+            grants = self._owner_grants(key) if owned else _listed_grants(key)
+        elif keyspace.inherits and key.owner is not None:
             return  # it can never do more than its owner, whatever it is granted
-        grants = [Grant(scope, (EVERYTHING,), key.expires_at) for scope in key.scopes]
-        for binding in key.bindings:
-            ends = [at for at in (key.expires_at, binding.expires_at) if at is not None]
-            patterns = tuple(map(Pattern.parse, binding.resources))
-            grants.append(Grant(binding.role, patterns, min(ends, default=None)))
+        else:
+            grants = _listed_grants(key)
         self._guard.require_grants(caller, key.organization, keyspace, grants, now)
+
+    def _owner_grants(self, key: Key) -> Sequence[Grant]:
+        held = self._store.list_held_bindings(key.organization, key.owner or "")
+        return [
+            Grant(b.role, tuple(map(Pattern.parse, b.resources)), b.expires_at) for b in held if b.keyspace == DOORWARD
+        ]
+
+
+def _listed_grants(key: Key) -> list[Grant]:
+    grants = [Grant(scope, (EVERYTHING,), key.expires_at) for scope in key.scopes]
+    for binding in key.bindings:
+        ends = [at for at in (key.expires_at, binding.expires_at) if at is not None]
+        patterns = tuple(map(Pattern.parse, binding.resources))
+        grants.append(Grant(binding.role, patterns, min(ends, default=None)))
+    return grants
 
 
 def own_or(caller: Caller, organization: str) -> str:
