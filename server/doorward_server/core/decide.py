@@ -6,7 +6,7 @@ written for the hot path; tests/core/oracle.py says the same in the dullest way 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
@@ -214,13 +214,16 @@ def key_subject(
     secret: Secret,
     organization: Organization,
     owner: Principal | None,
-    bindings: Iterable[Binding],
+    bindings: Collection[Binding],
     keyspace: Keyspace,
 ) -> Subject:
     """Compile what *key* may do. *bindings* are the owner's, its groups' included; other keyspaces' are passed over.
 
-    A role that the keyspace does not declare (any more) gives nothing.
+    A role that the keyspace does not declare (any more) gives nothing. Raises ValueError if the parts are not of one
+    organization: a store that joins tenants must not get as far as a decision.
     """
+    if organization.id != key.organization or any(b.organization != key.organization for b in bindings):
+        raise ValueError("a record holds parts of two organizations")
     listed = key.ceiling is Ceiling.LIST
     asked = key.ceiling is Ceiling.OWNER or (keyspace.inherits and key.owner is not None)
     return Subject(

@@ -113,11 +113,13 @@ def check_list(field: str, items: Iterable[str]) -> list[str]:
 
 def check_cidrs(field: str, texts: Iterable[str]) -> tuple[str, ...]:
     """Return networks in their canonical spelling, without repeats. A host address is a network of one."""
-    networks = dict.fromkeys(check_list(field, texts))
     try:
-        return tuple(dict.fromkeys(str(ip_network(text)) for text in networks))
+        networks = [ip_network(text) for text in check_list(field, texts)]
     except ValueError:
         raise InvalidField(field, "each must be a network like 10.0.0.0/8 or 2001:db8::/32, no host bits set") from None
+    if any(getattr(network.network_address, "ipv4_mapped", None) for network in networks):
+        raise InvalidField(field, "must give IPv4 networks as such, not as ::ffff:…: an IPv4 client is never in those")
+    return tuple(dict.fromkeys(map(str, networks)))
 
 
 def check_address(field: str, text: str) -> Address | None:

@@ -40,7 +40,7 @@ from .model import Ceiling
 from .policy import EVERYTHING, Effect, Keyspace, Pattern, Role, Rule, Source
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)
-PREFIX = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*", re.ASCII)
+PREFIX = re.compile(r"(?=.{1,40}$)[a-z][a-z0-9]*(?:_[a-z0-9]+)*", re.ASCII)
 ENVIRONMENT = re.compile(r"[a-z][a-z0-9]{0,15}", re.ASCII)
 WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}", re.ASCII)
 ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,127}", re.ASCII)
@@ -188,8 +188,12 @@ def _check_types(types: Mapping[str, tuple[str, ...]]) -> None:
 
 
 def _check_each(place: str, words: Iterable[str], shape: re.Pattern[str]) -> None:
+    seen: set[str] = set()
     for i, word in enumerate(words):
         _matching(f"{place}[{i}]", word, shape)
+        if word in seen:
+            raise KeyspaceInvalid(f"{place}[{i}]", f"{word!r} stands here twice")
+        seen.add(word)
 
 
 def _matching(place: str, word: str, shape: re.Pattern[str]) -> str:

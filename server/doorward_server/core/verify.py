@@ -15,16 +15,13 @@ from hashlib import sha256
 from .keytext import SecretText
 
 PEPPER_BYTES = 32
+KIND = "hmac-sha256"
 _CANARY = b"doorward pepper canary"
 _AUDIT = b"doorward audit chain"
 
 
 class UnknownPepper(Exception):
-    """A stored verifier was made with a pepper version that this process was not given."""
-
-    def __init__(self, version: int) -> None:
-        super().__init__(f"pepper version {version} is not in the pepper file")
-        self.version = version
+    """A stored verifier was made with a pepper version, or in a way, that this process was not given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +43,15 @@ class Peppers:
 
     def verifier(self, secret: SecretText) -> Verifier:
         """Return what to store of a newly minted secret."""
-        return Verifier("hmac-sha256", self.active, self._digest(self.active, secret))
+        return Verifier(KIND, self.active, self._digest(self.active, secret))
 
     def proves(self, secret: SecretText, verifier: Verifier) -> bool:
         """Tell whether *secret* is the text that *verifier* was made from, in constant time.
 
         Raises UnknownPepper if this process cannot tell: that is an outage, never a denial.
         """
+        if verifier.kind != KIND:
+            raise UnknownPepper(f"verifier {verifier.kind}")
         return hmac.compare_digest(self._digest(verifier.pepper, secret), verifier.digest)
 
     def canary(self, version: int) -> bytes:
@@ -70,4 +69,4 @@ class Peppers:
         try:
             return self.versions[version]
         except KeyError:
-            raise UnknownPepper(version) from None
+            raise UnknownPepper(f"pepper version {version}") from None
