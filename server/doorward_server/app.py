@@ -98,11 +98,12 @@ class App:
     servicers: Servicers
 
     async def start(self) -> int:
-        """Bind, serve, and return the port. Raises BindFailed, OSError (metrics port), ValueError (certificate)."""
+        """Bind, serve, and return the port. Raises BindFailed; OSError for the metrics' port or a missing PEM file."""
         self._health = health.aio.HealthServicer()
         self._gate = Gate(self.authorizer, self.metrics, QUIET)
         self._server = make_server(self._gate, self.servicers, self._health)
         port = bind(self._server, self.config.listen, _tls(self.config))
+        self.metrics_port: int | None = None
         self._stop_metrics: Callable[[], None] = lambda: None
         if self.config.metrics_listen:
             self.metrics_port, self._stop_metrics = self.metrics.serve(*split_address(self.config.metrics_listen))

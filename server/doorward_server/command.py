@@ -27,7 +27,12 @@ from doorward_server.store import StoreNotReady
 from doorward_server.wire.server import BindFailed
 
 log = structlog.get_logger("doorward")
-command = typer.Typer(add_completion=False, no_args_is_help=True, help="Doorward: the keeper of API keys.")
+command = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # they can show local variables, and so keys
+    help="Doorward: the keeper of API keys.",
+)
 
 
 def now() -> int:
@@ -100,7 +105,7 @@ async def _run(app: App, demo: Path | None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     port = await app.start()
-    log.info("serving", listen=app.config.listen, port=port, metrics=app.config.metrics_listen or None)
+    log.info("serving", listen=app.config.listen, port=port, metrics_port=app.metrics_port)
     try:
         if demo is not None:
             _say(await furnish(app, demo, port))

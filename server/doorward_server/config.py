@@ -76,9 +76,12 @@ def load(environ: Mapping[str, str]) -> Config:
     try:
         config = Config(**values)
     except ValidationError as error:
-        problems += [f"{_name(e['loc'])}: {e['msg']}" for e in error.errors(include_input=False, include_url=False)]
-    else:
-        problems += _contradictions(config)
+        wrong = error.errors(include_input=False, include_url=False)
+        problems += [f"{_name(e['loc'])}: {e['msg']}" for e in wrong]
+        # What contradicts what is said too: without the settings that are wrong by themselves.
+        alone = {e["loc"][0] for e in wrong}
+        config = Config(**{name: value for name, value in values.items() if name not in alone})
+    problems += _contradictions(config)
     if problems:
         raise ConfigProblem("The configuration cannot be used:\n" + "\n".join(f"  - {p}" for p in problems))
     return config

@@ -1,8 +1,8 @@
 """Proof of possession: what is stored of a secret, and how a presented text is compared with it.
 
 Every secret that Doorward mints has 142 random bits, so one keyed hash is enough: HMAC-SHA256 under a pepper that
-lives outside the database. Whoever reads the database cannot use a key, and whoever writes to it cannot make one
-(docs/decisions/0002-verifiers.md).
+lives outside the database. Whoever reads the database can use no key, and whoever writes to it can make no text that
+proves one (docs/decisions/0002-verifiers.md).
 """
 
 from __future__ import annotations

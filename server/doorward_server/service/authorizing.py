@@ -35,7 +35,7 @@ from doorward_server.core.fields import check_address, check_id, check_path
 from doorward_server.core.keytext import MalformedText, SecretText, parse
 from doorward_server.core.model import Instant
 from doorward_server.core.policy import Keyspace
-from doorward_server.core.verify import Peppers, UnknownPepper, Verifier
+from doorward_server.core.verify import KIND, Peppers, UnknownPepper, Verifier
 from doorward_server.service.catalog import DOORWARD, Catalog
 from doorward_server.service.guard import Caller, Clock, Guard
 from doorward_server.service.pool import Pool
@@ -136,7 +136,7 @@ class Authorizer:
         self._reads = reads
         self._clock = clock
         # Verified against when nothing was found, so that unknown and wrong cost the same.
-        self._nobody = Verifier("hmac-sha256", peppers.active, bytes(32))
+        self._nobody = Verifier(KIND, peppers.active, bytes(32))
 
     async def authenticate(self, headers: Headers, peer: Address | None) -> Caller:
         """Return the caller whose key of the keyspace `doorward` is in *headers*. Raises CallerUnauthenticated."""

@@ -11,7 +11,8 @@ from doorward_server.core.model import Actor, Ceiling, Event, Instant, Key, Orga
 from doorward_server.core.policy import Keyspace
 from doorward_server.core.verify import Peppers
 from doorward_server.service.catalog import DOORWARD, OPERATOR, Catalog
-from doorward_server.service.keys import Random, key_event, new_id
+from doorward_server.service.changes import key_event
+from doorward_server.service.keys import Random, new_id
 from doorward_server.service.keyspace_file import load_keyspace
 from doorward_server.service.keyspaces import apply
 from doorward_server.service.peppers import write_secret

@@ -1,4 +1,4 @@
-"""Audited changes of the directory's values: checked settings in, the new value and its event out."""
+"""Audited changes: checked settings in, the new value and its event out."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 from doorward_server.core.errors import EtagMismatch, NotFound
 from doorward_server.core.fields import check_attributes, check_email, check_text
-from doorward_server.core.model import Actor, Binding, Event, Group, Instant, Organization, Principal
+from doorward_server.core.model import Actor, Binding, Event, Group, Instant, Key, Organization, Principal
 from doorward_server.service.paging import make_token, page_size, read_token
+from doorward_server.service.settings import SETTINGS
 
 T = TypeVar("T", Organization, Principal, Group, Binding)
 V = TypeVar("V")
@@ -82,3 +83,35 @@ def page(
     rows = read(str(start[0]) if start else "", limit + 1)
     more = len(rows) > limit
     return rows[:limit], make_token(scope, [position(rows[limit - 1])]) if more else ""
+
+
+def key_event(actor: Actor, action: str, before: Key | None, after: Key, now: Instant) -> Event:
+    """Return the audit event for what differs between *before* and *after*."""
+    old, new = describe(before) if before else {}, describe(after)
+    names = [name for name in new if before is None or old[name] != new[name]]
+    return Event(
+        organization=after.organization,
+        at=now,
+        actor=actor,
+        action=action,
+        target_type="key",
+        target=after.id,
+        before={name: old[name] for name in names} if before else None,
+        after={name: new[name] for name in names},
+    )
+
+
+def describe(key: Key) -> dict[str, object]:
+    """Return what the audit log keeps of a key: everything but the proof of its secrets."""
+    described: dict[str, object] = {
+        name: getattr(key, name)
+        for name in ("keyspace", "owner", "environment", "ceiling", "not_before", *SETTINGS)
+        if name != "bindings"
+    }
+    for name in ("revoked_at", "revoke_reason", "deleted_at"):
+        described[name] = getattr(key, name)
+    described["bindings"] = [asdict(binding) for binding in key.bindings]
+    described["secrets"] = [
+        {"id": s.id, "last4": s.last4, "created_at": s.created_at, "expires_at": s.expires_at} for s in key.secrets
+    ]
+    return described

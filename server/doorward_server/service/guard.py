@@ -76,21 +76,23 @@ class Guard:
         self._catalog = catalog
         self._clock = clock
 
-    def require(self, caller: Caller, permission: str, resource: str, *, owner: str | None = None) -> Actor:
+    def require(
+        self, caller: Caller, permission: str, resource: str, *, owner: str | None = None, shown: str = ""
+    ) -> Actor:
         """Return who will have done it, if *caller* may do *permission* on *resource*; else raise CallerForbidden.
 
         *resource* is `organizations/<id>/…`, belonging to that organization and the operator, or anything else,
         belonging to the operator alone. A caller whose principal is *owner*, in that organization, has the relation
-        `owner`.
+        `owner`. *shown* is what an error calls the resource, where its own name would tell something.
         """
         caller.checked.append(permission)
-        self._ask(caller.subject, caller, permission, resource, owner, "Your key")
+        self._ask(caller.subject, caller, permission, resource, owner, "Your key", shown)
         acting = caller.acting_for
         if acting is not None and acting.owner is not None:
             principal = f"{acting.organization.id}/{acting.owner.id}"
             act_on = f"organizations/{acting.organization.id}/principals/{acting.owner.id}"
             self._ask(caller.subject, caller, "principals:act", act_on, None, "Your key")
-            self._ask(acting, caller, permission, resource, owner, f"The principal {principal}")
+            self._ask(acting, caller, permission, resource, owner, f"The principal {principal}", shown)
             return self._actor(caller, principal)
         return self._actor(caller, "")
 
@@ -131,11 +133,18 @@ class Guard:
         return [held_roles(bindings, keyspace)]
 
     def _ask(
-        self, subject: Subject, caller: Caller, permission: str, resource: str, owner: str | None, who: str
+        self,
+        subject: Subject,
+        caller: Caller,
+        permission: str,
+        resource: str,
+        owner: str | None,
+        who: str,
+        shown: str = "",
     ) -> None:
         decision = self._decide(subject, caller, permission, resource, owner)
         if not decision.allowed:
-            raise CallerForbidden(permission, resource, decision.reason.value, who)
+            raise CallerForbidden(permission, shown or resource, decision.reason.value, who)
 
     def _decide(self, subject: Subject, caller: Caller, permission: str, resource: str, owner: str | None) -> Decision:
         try:

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from doorward_server.core.errors import CallerForbidden, EtagMismatch, InvalidField, NotFound, UnknownReference
+from doorward_server.core.errors import EtagMismatch, InvalidField, NotFound, UnknownReference
 from doorward_server.core.fields import (
-    MAX_LIST,
     Expiry,
-    check_cidrs,
-    check_expiry,
     check_id,
-    check_list,
-    check_metadata,
-    check_patterns,
     check_text,
-    check_type,
-    check_window,
 )
 from doorward_server.core.keytext import ENTROPY_BYTES, SecretText, base62, mint
 from doorward_server.core.model import (
@@ -36,25 +27,14 @@ from doorward_server.core.model import (
 from doorward_server.core.policy import EVERYTHING, Keyspace, Pattern
 from doorward_server.core.verify import Peppers
 from doorward_server.service.catalog import DOORWARD, Catalog
+from doorward_server.service.changes import key_event
 from doorward_server.service.guard import Caller, Clock, Grant, Guard
 from doorward_server.service.paging import make_token, page_size, read_token
+from doorward_server.service.settings import SETTINGS, check_filter, check_whole, checked
 from doorward_server.store import LookupTaken, Store, Written
 
 Random = Callable[[int], bytes]
 """Returns so many random bytes, fit for secrets."""
-
-SETTINGS = (
-    "name",
-    "description",
-    "type",
-    "metadata",
-    "scopes",
-    "bindings",
-    "expires_at",
-    "allowed_cidrs",
-    "enabled",
-)
-"""What UpdateKey can change."""
 
 
 def new_id(kind: str, random: Random) -> str:
@@ -158,6 +138,7 @@ class Keys:
     ) -> tuple[list[Key], str]:
         """Return a page of keys, newest first, and the token for the next. Raises PageTokenInvalid, InvalidField."""
         organization = own_or(caller, organization)
+        check_filter(wanted)
         resource = f"organizations/{organization}/keyspaces/{wanted.keyspace or '-'}/keys"
         self._guard.require(caller, "keys:list", resource, owner=wanted.owner or None)
         scope = f"keys {organization} {sorted(wanted.states)} {replace(wanted, states=frozenset())}"
@@ -175,17 +156,17 @@ class Keys:
         key, actor = self._load(caller, "keys:update", organization, id)
         now = self._clock()
         keyspace = self._catalog.get(key.keyspace)
-        checked = _checked(settings, keyspace, now)
-        granting = not checked.keys().isdisjoint({"scopes", "bindings", "expires_at"})
+        wanted = checked(settings, keyspace, now)
+        granting = not wanted.keys().isdisjoint({"scopes", "bindings", "expires_at"})
         if granting:
-            self._check_grants(caller, replace(key, **checked), keyspace, now)  # type: ignore[arg-type]  # names are ours
+            self._check_grants(caller, replace(key, **wanted), keyspace, now)  # type: ignore[arg-type]  # names are ours
 
         def change(current: Key) -> tuple[Key, Event] | None:
             changed_since = granting and current.version != key.version
             if changed_since or etag not in ("", str(current.version)):
                 raise EtagMismatch("key", id)
-            changed = current.update(now, **checked)
-            _check_whole(changed)
+            changed = current.update(now, **wanted)
+            check_whole(changed)
             return None if changed is current else (changed, key_event(actor, "keys:update", current, changed, now))
 
         return self._store.update_key(key.organization, id, change)
@@ -242,9 +223,9 @@ class Keys:
         key, actor = self._load(caller, "keys:delete", organization, id)
         now = self._clock()
 
-        def change(current: Key) -> tuple[Key, Event]:
+        def change(current: Key) -> tuple[Key, Event] | None:
             changed = current.delete(now)
-            return changed, key_event(actor, "keys:delete", current, changed, now)
+            return None if changed is current else (changed, key_event(actor, "keys:delete", current, changed, now))
 
         return self._store.update_key(key.organization, id, change)
 
@@ -253,11 +234,9 @@ class Keys:
         check_id("id", id)
         key = self._store.find_key(organization, id)
         resource = f"organizations/{organization}/keyspaces/{key.keyspace if key else '-'}/keys/{id}"
-        try:
-            actor = self._guard.require(caller, permission, resource, owner=key.owner if key else None)
-        except CallerForbidden as forbidden:
-            # Whoever may not see a key is not told its keyspace either: that would tell that it exists.
-            raise forbidden.about(f"organizations/{organization}/keyspaces/-/keys/{id}") from None
+        # Whoever may not see a key is not told its keyspace either: that would tell that it exists.
+        shown = f"organizations/{organization}/keyspaces/-/keys/{id}"
+        actor = self._guard.require(caller, permission, resource, owner=key.owner if key else None, shown=shown)
         if key is None:
             raise NotFound("key", id)
         return key, actor
@@ -269,7 +248,7 @@ class Keys:
         if environment not in keyspace.environments:
             raise UnknownReference("environment", "environment", environment, ", ".join(keyspace.environments))
         settings = {name: getattr(new, name) for name in SETTINGS if name not in ("expires_at", "enabled")}
-        checked = _checked({**settings, "expires_at": new.expiry}, keyspace, now)
+        given = checked({**settings, "expires_at": new.expiry}, keyspace, now)
         stored, text = self._mint(keyspace, environment, now)
         key = Key(
             organization=new.organization,
@@ -283,12 +262,12 @@ class Keys:
             created_at=now,
             updated_at=now,
             secrets=(stored,),
-            **checked,  # type: ignore[arg-type]  # names and types are those of `SETTINGS`
+            **given,  # type: ignore[arg-type]  # names and types are those of `SETTINGS`
         )
         if key.ceiling not in keyspace.ceilings:
             allowed = ", ".join(keyspace.ceilings)
             raise InvalidField("ceiling", f"keys of {keyspace.name!r} can have: {allowed}")
-        _check_whole(key)
+        check_whole(key)
         return key, text
 
     def _mint(self, keyspace: Keyspace, environment: str, now: Instant) -> tuple[Secret, SecretText]:
@@ -330,68 +309,6 @@ def own_or(caller: Caller, organization: str) -> str:
     return check_id("organization", organization, "organization") if organization else caller.organization
 
 
-def _checked(settings: Mapping[str, object], keyspace: Keyspace, now: Instant) -> dict[str, object]:
-    """Return *settings* in the form in which a key holds them. Raises InvalidField, UnknownReference."""
-    checks: dict[str, Callable[[Any], object]] = {
-        "name": lambda v: check_text("name", v, 200, required=True),
-        "description": lambda v: check_text("description", v, 2000),
-        "type": lambda v: check_type("type", v),
-        "metadata": lambda v: check_metadata("metadata", v),
-        "scopes": lambda v: _check_scopes(v, keyspace),
-        "bindings": lambda v: _check_bindings(v, keyspace),
-        "expires_at": lambda v: check_expiry("expiry", v, now),
-        "allowed_cidrs": lambda v: check_cidrs("allowed_cidrs", v),
-        "enabled": bool,
-    }
-    return {name: checks[name](value) for name, value in settings.items()}
-
-
-def _check_scopes(scopes: Iterable[str], keyspace: Keyspace) -> tuple[str, ...]:
-    for i, scope in enumerate(check_list("scopes", scopes)):
-        check_role(f"scopes[{i}]", scope, keyspace)
-    return tuple(dict.fromkeys(scopes))
-
-
-def _check_bindings(bindings: Sequence[KeyBinding], keyspace: Keyspace) -> tuple[KeyBinding, ...]:
-    if len(bindings) > MAX_LIST:
-        raise InvalidField("bindings", f"must have at most {MAX_LIST} entries")
-    checked = []
-    for i, binding in enumerate(bindings):
-        check_role(f"bindings[{i}].role", binding.role, keyspace)
-        check_window(binding.not_before, binding.expires_at, f"bindings[{i}].not_before")
-        resources = check_resources(f"bindings[{i}].resources", binding.resources, keyspace)
-        checked.append(replace(binding, resources=resources))
-    return tuple(checked)
-
-
-def check_role(field: str, role: str, keyspace: Keyspace) -> None:
-    """Refuse a role that *keyspace* does not declare. Raises UnknownReference."""
-    if role not in keyspace.roles:
-        raise UnknownReference(field, "role", role[:128], ", ".join(sorted(keyspace.roles)))
-
-
-def check_resources(field: str, texts: Iterable[str], keyspace: Keyspace) -> tuple[str, ...]:
-    """Return patterns as they are stored. Raises InvalidField for one that can match no resource of *keyspace*."""
-    patterns = check_patterns(field, texts)
-    for text in patterns:
-        type = text.split("/", maxsplit=1)[0]
-        if type != "*" and type not in keyspace.types:
-            known = ", ".join(sorted(keyspace.types))
-            raise InvalidField(field, f"the pattern {text[:80]!r} can never match: the types are {known}")
-    return patterns
-
-
-def _check_whole(key: Key) -> None:
-    """Check what concerns several settings at once."""
-    check_window(key.not_before, key.expires_at)
-    if key.ceiling is Ceiling.OWNER:
-        if key.owner is None:
-            raise InvalidField("owner", "is required: the key's ceiling is OWNER")
-        if key.scopes or key.bindings:
-            field = "scopes" if key.scopes else "bindings"
-            raise InvalidField(field, "must be empty: the key's ceiling is OWNER, so it may all that its owner may")
-
-
 def _replay(caller: Caller, method: str, repeat: Repeat, now: Instant) -> Replay | None:
     if not repeat.request_id:
         return None
@@ -400,35 +317,3 @@ def _replay(caller: Caller, method: str, repeat: Repeat, now: Instant) -> Replay
     acting = caller.acting_for.owner.id if caller.acting_for and caller.acting_for.owner else ""
     who = f"{caller.organization}/{key}/{acting}"
     return Replay(who, method, repeat.request_id, repeat.digest, now)
-
-
-def key_event(actor: Actor, action: str, before: Key | None, after: Key, now: Instant) -> Event:
-    """Return the audit event for what differs between *before* and *after*."""
-    old, new = describe(before) if before else {}, describe(after)
-    names = [name for name in new if before is None or old[name] != new[name]]
-    return Event(
-        organization=after.organization,
-        at=now,
-        actor=actor,
-        action=action,
-        target_type="key",
-        target=after.id,
-        before={name: old[name] for name in names} if before else None,
-        after={name: new[name] for name in names},
-    )
-
-
-def describe(key: Key) -> dict[str, object]:
-    """Return what the audit log keeps of a key: everything but the proof of its secrets."""
-    described: dict[str, object] = {
-        name: getattr(key, name)
-        for name in ("keyspace", "owner", "environment", "ceiling", "not_before", *SETTINGS)
-        if name != "bindings"
-    }
-    for name in ("revoked_at", "revoke_reason", "deleted_at"):
-        described[name] = getattr(key, name)
-    described["bindings"] = [asdict(binding) for binding in key.bindings]
-    described["secrets"] = [
-        {"id": s.id, "last4": s.last4, "created_at": s.created_at, "expires_at": s.expires_at} for s in key.secrets
-    ]
-    return described

@@ -6,11 +6,13 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 
 from doorward_server.core.errors import InvalidField, PageTokenInvalid
 
 DEFAULT_SIZE = 50
 MAX_SIZE = 1000
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def page_size(requested: int) -> int:
@@ -32,11 +34,18 @@ def read_token(scope: str, token: str, shape: tuple[type, ...]) -> list[str | in
         return None
     try:
         mark, position = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-        if mark == _mark(scope) and tuple(map(type, position)) == shape:
+        if mark == _mark(scope) and tuple(map(type, position)) == shape and all(map(_possible, position)):
             return list(position)
     except (ValueError, TypeError, binascii.Error, RecursionError):
         pass
     raise PageTokenInvalid
+
+
+def _possible(position: str | int) -> bool:
+    """Whether a store could have given it: tokens are not signed, so anybody can make one."""
+    if isinstance(position, int):
+        return 0 <= position < 2**63
+    return "\0" not in position and not _SURROGATE.search(position)
 
 
 def _mark(scope: str) -> str:

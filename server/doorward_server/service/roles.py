@@ -13,7 +13,8 @@ from doorward_server.core.policy import Pattern
 from doorward_server.service.catalog import Catalog
 from doorward_server.service.changes import check_etag, checked, event, found, page, updated
 from doorward_server.service.guard import Caller, Clock, Grant, Guard
-from doorward_server.service.keys import Random, check_resources, check_role, new_id, own_or
+from doorward_server.service.keys import Random, new_id, own_or
+from doorward_server.service.settings import check_resources, check_role
 from doorward_server.store import Store, Written
 
 GROUP_SETTINGS = ("display_name",)
@@ -150,6 +151,9 @@ class Roles:
     ) -> tuple[list[Binding], str]:
         """Return a page, by id; each of *principal*, *group* and *keyspace* narrows it unless empty."""
         organization = own_or(caller, organization)
+        for kind, id in (("principal", principal), ("group", group), ("keyspace", keyspace)):
+            if id:
+                check_id(kind, id, kind)
         self._guard.require(caller, "bindings:list", f"organizations/{organization}/bindings", owner=principal or None)
 
         def read(after: str, limit: int) -> list[Binding]:

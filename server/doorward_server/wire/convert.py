@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -271,11 +272,13 @@ def _to_attribute(value: Attribute) -> directory_pb2.AttributeValue:
 
 
 def from_attributes(field: str, attributes: Mapping[str, directory_pb2.AttributeValue]) -> dict[str, Attribute]:
-    """Return typed facts. Raises InvalidField for one without a value."""
+    """Return typed facts. Raises InvalidField for one without a value, or with a number that is none."""
     parsed: dict[str, Attribute] = {}
     for name, value in attributes.items():
         kind = value.WhichOneof("value")
         if kind is None:
             raise InvalidField(f"{field}[{name[:64]}]", "must have a value")
+        if kind == "number" and not math.isfinite(value.number):
+            raise InvalidField(f"{field}[{name[:64]}]", "must be a finite number")
         parsed[name] = tuple(value.texts.values) if kind == "texts" else getattr(value, kind)
     return parsed

@@ -26,7 +26,7 @@ from doorward_server.core.decide import Address
 from doorward_server.core.errors import DoorwardError, Internal, InvalidField
 from doorward_server.service.authorizing import Authorizer
 from doorward_server.service.guard import Caller
-from doorward_server.wire.errors import code_of, details_of
+from doorward_server.wire.errors import STATUS, code_of, details_of
 from doorward_server.wire.metrics import Metrics
 
 DEFAULT_DEADLINE = 10.0
@@ -72,27 +72,29 @@ class Gate:
             started = time.perf_counter()
             caller: Caller | None = None
             code = grpc.StatusCode.OK
+            left = cast("float | None", context.time_remaining())  # None without a deadline, whatever the stubs say
+            deadline = asyncio.timeout(DEFAULT_DEADLINE if left is None else None)
             self._enter()
             try:
-                left = cast("float | None", context.time_remaining())  # None without a deadline, whatever the stubs say
-                async with asyncio.timeout(DEFAULT_DEADLINE if left is None else None):
+                async with deadline:
                     caller = await self._caller(context)
                     response = await method(request, caller)
                 if not caller.checked:
                     raise RuntimeError(f"{name} answered without asking the guard")
                 return response
-            except DoorwardError as error:
+            except DoorwardError as raised:
+                error = raised if type(raised) in STATUS else _logged(name, raised)
                 code = code_of(error)
                 await _abort(context, error, code)
-            except TimeoutError:
-                code = grpc.StatusCode.DEADLINE_EXCEEDED
-                await context.abort(
-                    code, f"No answer within {DEFAULT_DEADLINE:.0f} s, the deadline of calls without one."
-                )
             except asyncio.CancelledError:
                 code = grpc.StatusCode.CANCELLED
                 raise
             except Exception as defect:  # noqa: BLE001  # an exception that leaves the handler leaks in grpcio
+                if isinstance(defect, TimeoutError) and deadline.expired():
+                    code = grpc.StatusCode.DEADLINE_EXCEEDED
+                    await context.abort(
+                        code, f"No answer within {DEFAULT_DEADLINE:.0f} s, the deadline of calls without one."
+                    )
                 code = grpc.StatusCode.INTERNAL
                 await _abort(context, _logged(name, defect), code)
             finally:

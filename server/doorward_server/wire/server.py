@@ -104,7 +104,10 @@ def bind(server: grpc.aio.Server, listen: str, tls: Tls | None) -> int:
     except (RuntimeError, ValueError):
         port = 0
     if port == 0:
-        raise BindFailed(f"Cannot listen on {listen}: the port is taken, or the address is not this machine's.")
+        why = "the port is taken, or the address is not this machine's"
+        if tls:
+            why += ", or certificate and private key cannot be read or do not belong together"
+        raise BindFailed(f"Cannot listen on {listen}: {why}.")
     return port
 
 
