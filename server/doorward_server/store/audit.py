@@ -12,11 +12,11 @@ import hmac
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from doorward_server.core.model import Actor, Event
 
-from .rows import EVENT, TALLY, Row, to_json
+from .rows import EVENT, TALLY, Row, insert_into, to_json
 from .values import ChainReport, StoredEvent
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 GENESIS = bytes(32)
 _PAGE = 1000
+_NEW_EVENT = insert_into(EVENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,11 @@ class Seal:
         return hmac.digest(self.key(pepper), previous + to_json(row).encode(), "sha256")
 
 
-def append(run: Callable[[Any], int], seal: Seal, previous: bytes, sequence: int, event: Event) -> bytes:
+def append(run: Callable[..., int], seal: Seal, previous: bytes, sequence: int, event: Event) -> bytes:
     """Write *event* at *sequence* and return its hash."""
     row = _row(event, sequence, seal.pepper)
     head = seal.hash(previous, row)
-    run(EVENT.insert(dict(zip(EVENT.names, (*row, head), strict=True))))
+    run(_NEW_EVENT, **dict(zip(EVENT.names, (*row, head), strict=True)))
     return head
 
 

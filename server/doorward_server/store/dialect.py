@@ -9,14 +9,14 @@ import fcntl
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
 import peewee
 from peewee import fn
-from playhouse.pool import PooledPostgresqlDatabase, PooledSqliteDatabase
+from playhouse.pool import MaxConnectionsExceeded, PooledPostgresqlDatabase, PooledSqliteDatabase
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
@@ -30,6 +30,15 @@ _STATEMENT_MS = 10_000
 _MIGRATION_LOCK = 0x646F6F7277617264  # "doorward"
 _RETRIED = {"40001", "40P01"}  # serialization failure, deadlock: the whole transaction may run again
 _NOT_MIGRATED = "42P01"
+
+
+@contextmanager
+def reaching() -> Iterator[None]:
+    """Say StoreUnavailable for whatever keeps a database from being reached."""
+    try:
+        yield
+    except (peewee.PeeweeException, MaxConnectionsExceeded, OSError) as error:
+        raise StoreUnavailable from error
 
 
 class _Texts:
@@ -64,7 +73,7 @@ class Sqlite:
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
-        self._writing = threading.Lock()
+        self._writing = threading.RLock()
         self.database: Any = _SqlitePool(
             f"file:{quote(path)}?mode=rw",  # a file that is not there is not made by the way
             uri=True,
@@ -80,10 +89,12 @@ class Sqlite:
         )
 
     def _make_file(self) -> None:
-        """Make the file, readable to this user only, if there is none; SQLite gives its mode to the files beside it."""
-        if not self._path.exists():
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+        """Make the file, readable to this user only, if there is none; SQLite gives its mode to the files beside it.
+
+        An existing file is not so much as opened: closing it would let go of every lock that this process has on it.
+        """
+        with reaching(), suppress(FileExistsError):
+            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL, 0o600))
 
     @contextmanager
     def writer(self) -> Iterator[None]:
@@ -130,8 +141,9 @@ class Sqlite:
     @contextmanager
     def migration_lock(self) -> Iterator[None]:
         """Hold the file lock beside the database; waits as long as it takes."""
-        self._make_file()
-        handle = os.open(f"{self._path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        with reaching():
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle = os.open(f"{self._path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
@@ -152,7 +164,12 @@ class Postgresql:
             url,
             max_connections=POOL,
             timeout=WAIT,
-            **self._settings(statement_timeout=_STATEMENT_MS, lock_timeout=int(WAIT * 1000)),
+            **self._settings(
+                statement_timeout=_STATEMENT_MS,
+                lock_timeout=int(WAIT * 1000),
+                # A process that was stopped in the middle of a change must not keep its organization locked.
+                idle_in_transaction_session_timeout=_STATEMENT_MS,
+            ),
         )
 
     def _settings(self, **limits: int) -> dict[str, Any]:
@@ -166,7 +183,9 @@ class Postgresql:
             "tcp_user_timeout": "10000",
         }
         theirs = conninfo_to_dict(self._url)
-        options = " ".join([*(f"-c {name}={value}" for name, value in limits.items()), str(theirs.get("options", ""))])
+        # Compiling a statement that reads a dozen rows takes a hundred times as long as running it.
+        fixed = ["-c jit=off", *(f"-c {name}={value}" for name, value in limits.items())]
+        options = " ".join([*fixed, str(theirs.get("options", ""))])
         defaults = {name: value for name, value in mine.items() if name not in theirs}
         return defaults | {"prefer_psycopg3": True, "encoding": "utf8", "options": options.strip()}
 
@@ -214,9 +233,9 @@ class Postgresql:
     def migration_lock(self) -> Iterator[None]:
         """Hold the advisory lock on a connection of its own, which ends with it; waits as long as it takes."""
         database = self.admin()
-        database.connect()
         try:
-            database.execute_sql("SELECT pg_advisory_lock(%s)", (_MIGRATION_LOCK,))
+            with reaching():
+                database.execute_sql("SELECT pg_advisory_lock(%s)", (_MIGRATION_LOCK,))
             yield
         finally:
             database.close()
@@ -255,5 +274,5 @@ def _checked_conninfo(url: str) -> str:
 
 
 def _sqlstate(error: peewee.PeeweeException) -> str | None:
-    """Return PostgreSQL's code of the failure; Peewee keeps the driver's own exception as the first argument."""
-    return getattr(error.args[0], "sqlstate", None) if error.args else None
+    """Return PostgreSQL's code of the failure, from the driver's own exception."""
+    return getattr(getattr(error, "orig", None), "sqlstate", None)

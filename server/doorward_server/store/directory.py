@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from doorward_server.core.errors import NotFound, QuotaExceeded, UnknownReference
 from doorward_server.core.model import Binding, Event, Group, Organization, Principal, Quotas, SubjectKind
 
 from . import keys
-from .entities import BINDINGS, GROUPS, KEYSPACES, ORGANIZATIONS, PRINCIPALS, add, find, get, page, update
+from .entities import BINDINGS, GROUPS, KEYSPACES, ORGANIZATIONS, PRINCIPALS, Kind, add, find, get, page, update
 from .rows import BINDING, GROUP, MEMBERSHIP, to_binding
 from .transaction import Transaction
 
+T = TypeVar("T")
 CountKeys = Callable[[], int]
 ChangeOrganization = Callable[[Organization, CountKeys], tuple[Organization, Event] | None]
 ChangePrincipal = Callable[[Principal, CountKeys], tuple[Principal, Event] | None]
@@ -36,11 +37,7 @@ def change_organization(tx: Transaction, id: str, change: ChangeOrganization) ->
 
 def add_principal(tx: Transaction, principal: Principal, event: Event) -> Principal:
     """Add a principal to a live organization."""
-    tx.tally(principal.organization)
-    get(tx, ORGANIZATIONS, principal.organization)
-    add(tx, PRINCIPALS, principal)
-    tx.append(event)
-    return principal
+    return _add_in(tx, PRINCIPALS, principal.organization, principal, event)
 
 
 def update_principal(tx: Transaction, organization: str, id: str, change: ChangePrincipal) -> tuple[Principal, bool]:
@@ -60,11 +57,15 @@ def delete_principal(tx: Transaction, organization: str, id: str, change: Change
 
 def add_group(tx: Transaction, group: Group, event: Event) -> Group:
     """Add a group to a live organization."""
-    tx.tally(group.organization)
-    get(tx, ORGANIZATIONS, group.organization)
-    add(tx, GROUPS, group)
+    return _add_in(tx, GROUPS, group.organization, group, event)
+
+
+def _add_in(tx: Transaction, kind: Kind[T], organization: str, value: T, event: Event) -> T:
+    tx.tally(organization)
+    get(tx, ORGANIZATIONS, organization)
+    add(tx, kind, value)
     tx.append(event)
-    return group
+    return value
 
 
 def update_group(tx: Transaction, organization: str, id: str, change: ChangeGroup) -> Group:
@@ -167,16 +168,20 @@ def delete_binding(tx: Transaction, organization: str, id: str, event: Event) ->
 
 def held_bindings(tx: Transaction, organization: str, principal: str) -> list[Binding]:
     """Return what a principal holds in all keyspaces, itself and by its live groups, by id."""
-    own = (BINDING.subject_kind == SubjectKind.PRINCIPAL.value) & (BINDING.subject == principal)
     groups = MEMBERSHIP.select(MEMBERSHIP.group_id).join(
         GROUP, on=((GROUP.organization == MEMBERSHIP.organization) & (GROUP.id == MEMBERSHIP.group_id))
     )
     groups = groups.where(
         (MEMBERSHIP.organization == organization) & (MEMBERSHIP.principal == principal) & GROUP.deleted_at.is_null()
     )
-    by_group = (BINDING.subject_kind == SubjectKind.GROUP.value) & BINDING.subject.in_(groups)
-    query = BINDING.select(*BINDING.all_columns()).where((BINDING.organization == organization) & (own | by_group))
-    return [to_binding(row) for row in tx.rows(query.order_by(BINDING.id))]
+    own = _of_subject(organization, SubjectKind.PRINCIPAL).where(BINDING.subject == principal)
+    by_group = _of_subject(organization, SubjectKind.GROUP).where(BINDING.subject.in_(groups))
+    return sorted((to_binding(row) for row in tx.rows(own.union_all(by_group))), key=lambda it: it.id)
+
+
+def _of_subject(organization: str, kind: SubjectKind) -> Any:
+    query = BINDING.select(*BINDING.all_columns())
+    return query.where((BINDING.organization == organization) & (BINDING.subject_kind == kind.value))
 
 
 def _drop_bindings(tx: Transaction, organization: str, kind: SubjectKind, subject: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Generic, TypeVar
 
 import peewee
@@ -12,13 +13,13 @@ from doorward_server.core.errors import AlreadyExists, NotFound
 from doorward_server.core.model import Binding, Event, Group, Organization, Principal, StoredKeyspace
 
 from . import rows
-from .rows import Columns, Row, Rows
+from .rows import Columns, Prepared, Row, Rows, change_in, insert_into, one_of
 from .transaction import Transaction
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Kind(Generic[T]):
     """One kind of thing: its word in errors, its table, and the bridges between rows and values."""
 
@@ -29,9 +30,20 @@ class Kind(Generic[T]):
     of_row: Callable[[Row], T]
     to_row: Callable[[T], Columns]
 
-    def where(self, ids: tuple[str, ...]) -> Columns:
-        """Return the condition of being the one with *ids*."""
-        return dict(zip(self.identity, ids, strict=True))
+    @cached_property
+    def one(self) -> dict[bool, Prepared]:
+        """The SELECT of one, without and with a lock."""
+        return {lock: one_of(self.table, *self.identity, lock=lock) for lock in (False, True)}
+
+    @cached_property
+    def new(self) -> Prepared:
+        """The INSERT."""
+        return insert_into(self.table)
+
+    @cached_property
+    def changed(self) -> Prepared:
+        """The UPDATE of one."""
+        return change_in(self.table, *self.identity)
 
 
 ORGANIZATIONS: Kind[Organization] = Kind(
@@ -47,12 +59,9 @@ KEYSPACES: Kind[StoredKeyspace] = Kind("keyspace", rows.KEYSPACE, ("name",), row
 
 def find(tx: Transaction, kind: Kind[T], *ids: str, lock: bool = False) -> T | None:
     """Return the one with *ids* unless it was deleted. With *lock* it stays as it is until the end."""
-    table = kind.table
-    query = table.where_all(table.select(*table.all_columns()), kind.where(ids))
-    if "deleted_at" in table.names:
-        query = query.where(table.deleted_at.is_null())
-    row = tx.row(tx.dialect.locked(query) if lock else query)
-    return None if row is None else kind.of_row(row)
+    row = tx.row(kind.one[lock], **dict(zip(kind.identity, ids, strict=True)))
+    value = None if row is None else kind.of_row(row)
+    return None if getattr(value, "deleted_at", None) is not None else value
 
 
 def get(tx: Transaction, kind: Kind[T], *ids: str, lock: bool = False) -> T:
@@ -77,16 +86,14 @@ def add(tx: Transaction, kind: Kind[T], value: T) -> None:
     """Insert *value*. Raises AlreadyExists if its id is, or was, in use."""
     row = kind.to_row(value)
     try:
-        tx.run(kind.table.insert(row))
+        tx.run(kind.new, **row)
     except peewee.IntegrityError:
         raise AlreadyExists(kind.type, row[kind.identity[-1]]) from None
 
 
 def save(tx: Transaction, kind: Kind[T], value: T) -> None:
     """Write *value* over the row that is there."""
-    row = kind.to_row(value)
-    where = {name: row.pop(name) for name in kind.identity}
-    tx.run(kind.table.where_all(kind.table.change(row), where))
+    tx.run(kind.changed, **kind.to_row(value))
 
 
 def update(

@@ -21,7 +21,26 @@ from doorward_server.core.errors import (
 from doorward_server.core.model import DAY, Event, Instant, Key, KeyFilter, Quotas, Replay, Secret, State, Use
 
 from .entities import KEYSPACES, ORGANIZATIONS, PRINCIPALS, find, get
-from .rows import KEY, KEY_USE, REPLAY, SECRET, SECRET_USE, Row, of_key, of_secret, to_key, to_secret
+from .rows import (
+    KEY,
+    KEY_USE,
+    REPLAY,
+    SECRET,
+    SECRET_NAMES,
+    SECRET_USE,
+    Prepared,
+    Row,
+    Slot,
+    change_in,
+    delete_from,
+    insert_into,
+    of_key,
+    of_secret,
+    one_of,
+    slots,
+    to_key,
+    to_secret,
+)
 from .transaction import Transaction
 from .values import LookupTaken
 
@@ -54,7 +73,7 @@ def add(tx: Transaction, key: Key, event: Event, quotas: Quotas, replay: Replay 
 def insert(tx: Transaction, key: Key) -> None:
     """Write a new key with its secrets and count it. Raises LookupTaken."""
     try:
-        tx.run(KEY.insert(of_key(key)))
+        tx.run(_NEW, **of_key(key))
     except peewee.IntegrityError:
         raise LookupTaken from None
     for ordinal, secret in enumerate(reversed(key.secrets), 1):
@@ -74,7 +93,7 @@ def _require_owner(tx: Transaction, key: Key) -> None:
 
 def _insert_secret(tx: Transaction, key: Key, secret: Secret, ordinal: int) -> None:
     try:
-        tx.run(SECRET.insert(of_secret(secret, key, ordinal)))
+        tx.run(_NEW_SECRET, **of_secret(secret, key, ordinal))
     except peewee.IntegrityError:
         raise LookupTaken from None
 
@@ -85,38 +104,46 @@ def _counts(key: Key) -> int:
 
 def find_one(tx: Transaction, organization: str, id: str, lock: bool = False, deleted: bool = False) -> Key | None:
     """Return a key with all secrets and last uses; with *deleted* also one that was deleted."""
-    query = KEY.where_all(KEY.select(*KEY.all_columns()), {"organization": organization, "id": id})
-    if not deleted:
-        query = query.where(KEY.deleted_at.is_null())
-    rows = tx.rows(tx.dialect.locked(query) if lock else query)
-    return _with_secrets(tx, organization, rows)[0] if rows else None
+    row = tx.row(_ONE_LOCKED if lock else _ONE, organization=organization, id=id)
+    if row is None or (row[-1] is not None and not deleted):
+        return None
+    return _with_secrets(tx, organization, [row])[0]
 
 
 def _with_secrets(tx: Transaction, organization: str, rows: list[Row]) -> list[Key]:
     """Return the keys of *rows* of one organization, in their order: two more queries, however many they are."""
-    ids = [row[1] for row in rows]
-    used = KEY_USE.select(KEY_USE.key, KEY_USE.at).where((KEY_USE.organization == organization) & KEY_USE.key.in_(ids))
-    last: dict[str, Instant] = dict(tx.rows(used))
-    return_columns = [SECRET.key, *(getattr(SECRET, name) for name in _SECRET_NAMES), SECRET_USE.at]
-    query = SECRET.select(*return_columns).join(
-        SECRET_USE,
-        "LEFT OUTER JOIN",
-        on=(
-            (SECRET_USE.organization == SECRET.organization)
-            & (SECRET_USE.key == SECRET.key)
-            & (SECRET_USE.secret == SECRET.id)
-        ),
-    )
-    query = query.where((SECRET.organization == organization) & SECRET.key.in_(ids))
-    found = tx.rows(query.order_by(SECRET.key, SECRET.ordinal.desc()))
-    secrets = {
-        id: tuple(to_secret(tuple(columns), at) for _, *columns, at in group)
-        for id, group in groupby(found, lambda it: it[0])
-    }
+    if len(rows) == 1:
+        which = {"organization": organization, "key": rows[0][1]}
+        uses, found = tx.rows(_ONE_USE, **which), tx.rows(_ONES_SECRETS, **which)
+    else:
+        ids = [row[1] for row in rows]
+        uses, found = tx.rows(_uses(organization, ids)), tx.rows(_secrets(organization, ids))
+    last: dict[str, Instant] = dict(uses)
+    secrets = {id: tuple(_to_secret(row) for row in group) for id, group in groupby(found, lambda row: row[0])}
     return [to_key(row, secrets.get(row[1], ()), last.get(row[1])) for row in rows]
 
 
-_SECRET_NAMES = ("id", "lookup", "verifier", "pepper", "digest", "last4", "created_at", "expires_at")
+def _to_secret(row: Row) -> Secret:
+    _, *columns, last_used_at = row
+    return to_secret(tuple(columns), last_used_at)
+
+
+def _uses(organization: Any, ids: list[Any]) -> Any:
+    """Return the SELECT of (key, last use)."""
+    return KEY_USE.select(KEY_USE.key, KEY_USE.at).where((KEY_USE.organization == organization) & KEY_USE.key.in_(ids))
+
+
+def _secrets(organization: Any, ids: list[Any]) -> Any:
+    """Return the SELECT of (key, what `to_secret` wants), by key, newest first."""
+    on = (
+        (SECRET_USE.organization == SECRET.organization)
+        & (SECRET_USE.key == SECRET.key)
+        & (SECRET_USE.secret == SECRET.id)
+    )
+    columns = [getattr(SECRET, name) for name in SECRET_NAMES]
+    query = SECRET.select(SECRET.key, *columns, SECRET_USE.at).join(SECRET_USE, "LEFT OUTER JOIN", on=on)
+    query = query.where((SECRET.organization == organization) & SECRET.key.in_(ids))
+    return query.order_by(SECRET.key, SECRET.ordinal.desc())
 
 
 def list_some(
@@ -210,31 +237,25 @@ def _apply(tx: Transaction, key: Key, change: ChangeKey) -> Key | None:
 
 
 def _save(tx: Transaction, old: Key, new: Key) -> None:
-    row = of_key(new)
-    where = {name: row.pop(name) for name in ("organization", "id")}
-    tx.run(KEY.where_all(KEY.change(row), where))
+    tx.run(_CHANGED, **of_key(new))
     tx.tally(new.organization).keys += _counts(new) - _counts(old)
     if new.secrets != old.secrets:
         _save_secrets(tx, old, new)
 
 
 def _save_secrets(tx: Transaction, old: Key, new: Key) -> None:
-    ordinal = SECRET.where_all(SECRET.select(fn.MAX(SECRET.ordinal)), {"organization": new.organization, "key": new.id})
-    highest = (tx.row(ordinal) or (0,))[0] or 0
+    which = {"organization": new.organization, "key": new.id}
+    ((highest,),) = tx.rows(_HIGHEST, **which)
     before = {secret.id: secret for secret in old.secrets}
     for secret in reversed(new.secrets):
         known = before.pop(secret.id, None)
         if known is None:
-            highest += 1
+            highest = (highest or 0) + 1
             _insert_secret(tx, new, secret, highest)
         elif replace(known, last_used_at=None) != replace(secret, last_used_at=None):
-            row = of_secret(secret, new, 0)
-            del row["ordinal"]
-            where = {name: row.pop(name) for name in ("organization", "key", "id")}
-            tx.run(SECRET.where_all(SECRET.change(row), where))
+            tx.run(_CHANGED_SECRET, **of_secret(secret, new, 0))
     for id in before:
-        where = {"organization": new.organization, "key": new.id, "id": id}
-        tx.run(SECRET.where_all(SECRET.delete(), where))
+        tx.run(_GONE_SECRET, **which, id=id)
 
 
 def count(tx: Transaction, organization: str, owner: str | None) -> int:
@@ -258,28 +279,42 @@ def _replayed(tx: Transaction, replay: Replay | None) -> Key | None:
     """Return the key that the same request made or changed within a day, as it is now, deleted or not."""
     if replay is None:
         return None
-    columns = (REPLAY.digest, REPLAY.at, REPLAY.organization, REPLAY.key)
-    row = tx.row(REPLAY.where_all(REPLAY.select(*columns), _who(replay)))
-    if row is None or replay.at - row[1] >= DAY:
+    row = tx.row(_REPLAY, **_who(replay))
+    if row is None:
         return None
-    if bytes(row[0]) != replay.digest:
+    *_, digest, at, organization, key = row
+    if replay.at - at >= DAY:
+        return None
+    if bytes(digest) != replay.digest:
         raise RequestIdReused
     tx.replayed = True
-    return find_one(tx, row[2], row[3], deleted=True)
+    return find_one(tx, organization, key, deleted=True)
 
 
 def _remember(tx: Transaction, replay: Replay | None, key: Key) -> None:
     """Keep the request for a day, and forget this caller's older ones."""
     if replay is None:
         return
-    tx.run(REPLAY.delete().where((REPLAY.caller == replay.caller) & (REPLAY.at <= replay.at - DAY)))
+    tx.run(_OLD_REPLAYS, caller=replay.caller, at=replay.at - DAY)
     what = {"digest": replay.digest, "at": replay.at, "organization": key.organization, "key": key.id}
-    tx.run(REPLAY.insert(_who(replay) | what))
+    tx.run(_NEW_REPLAY, **_who(replay), **what)
 
 
 def _who(replay: Replay) -> dict[str, str]:
     return {"caller": replay.caller, "method": replay.method, "request_id": replay.request_id}
 
+
+_ONE, _ONE_LOCKED = (one_of(KEY, "organization", "id", lock=lock) for lock in (False, True))
+_NEW, _CHANGED = insert_into(KEY), change_in(KEY, "organization", "id")
+_ONE_USE = Prepared(_uses(Slot("organization"), [Slot("key")]))
+_ONES_SECRETS = Prepared(_secrets(Slot("organization"), [Slot("key")]))
+_HIGHEST = Prepared(SECRET.where_all(SECRET.select(fn.MAX(SECRET.ordinal)), slots("organization", "key")))
+_NEW_SECRET = insert_into(SECRET)
+_CHANGED_SECRET = change_in(SECRET, "organization", "key", "id", keep="ordinal")
+_GONE_SECRET = delete_from(SECRET, "organization", "key", "id")
+_REPLAY = one_of(REPLAY, "caller", "method", "request_id")
+_NEW_REPLAY = insert_into(REPLAY)
+_OLD_REPLAYS = Prepared(REPLAY.delete().where((REPLAY.caller == Slot("caller")) & (REPLAY.at <= Slot("at"))))
 
 _USES_OF_KEYS = """
 WITH u (organization, key, at) AS (VALUES {values})

@@ -25,7 +25,7 @@ def apply(tx: Transaction, name: str, change: ChangeKeyspace) -> StoredKeyspace:
         return before
     after, event = changed
     if before is None:
-        tx.run(KEYSPACES.table.insert(KEYSPACES.to_row(after)))
+        tx.run(KEYSPACES.new, **KEYSPACES.to_row(after))
     else:
         save(tx, KEYSPACES, after)
     tx.append(event)

@@ -39,10 +39,21 @@ def migrate(dialect: Dialect) -> None:
         raise StoreUnavailable from error
 
 
+def is_current(dialect: Dialect) -> bool:
+    """Tell whether no script waits. To be called under the lock. Raises StoreNotReady, StoreUnavailable."""
+    database = dialect.admin()
+    try:
+        with database.connection_context():
+            _refuse_newer(database)
+            return not _waiting(database)
+    except (peewee.OperationalError, peewee.InterfaceError) as error:
+        raise StoreUnavailable from error
+
+
 def check(dialect: Dialect, database: Any) -> None:
     """Raise StoreNotReady unless schema, change log and database are what is needed; warn of an old SQLite."""
     _refuse_newer(database)
-    waiting = [script.name for script in Runner(database, _SCRIPTS).status() if not script.applied]
+    waiting = _waiting(database)
     if waiting:
         raise StoreNotReady(f"The store lacks migrations ({', '.join(waiting)}). Run `doorward-server migrate`.")
     changes.check(dialect, database)
@@ -50,6 +61,10 @@ def check(dialect: Dialect, database: Any) -> None:
         _check_sqlite(database)
     else:
         _check_postgresql(database)
+
+
+def _waiting(database: Any) -> list[str]:
+    return [script.name for script in Runner(database, _SCRIPTS).status() if not script.applied]
 
 
 def _refuse_newer(database: Any) -> None:

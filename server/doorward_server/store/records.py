@@ -9,10 +9,21 @@ from typing import Any
 from doorward_server.core.model import Binding, PrincipalRecord, Record, SubjectKind
 
 from .dialect import Dialect, Sqlite
-from .rows import KEY, ORGANIZATION, PRINCIPAL, Row, Rows, _texts, to_key, to_organization, to_principal, to_secret
+from .rows import (
+    KEY,
+    ORGANIZATION,
+    PRINCIPAL,
+    SECRET_NAMES,
+    Row,
+    Rows,
+    _texts,
+    to_key,
+    to_organization,
+    to_principal,
+    to_secret,
+)
 from .values import PrincipalSnapshot, Snapshot
 
-_SECRET = ("id", "lookup", "verifier", "pepper", "digest", "last4", "created_at", "expires_at")
 _BINDING = (
     "id", "subject_kind", "subject", "role", "resources", "not_before", "expires_at", "created_at", "updated_at",
     "version",
@@ -21,11 +32,12 @@ _BINDING = (
 _OWN = """(SELECT {array}({pair}({binding})){text} FROM binding AS b
   WHERE b.organization = p.organization AND b.subject_kind = 'PRINCIPAL' AND b.subject = p.id
     AND b.keyspace = ks.name)"""
-_BY_GROUP = """(SELECT {array}({pair}({binding})){text} FROM membership AS m
-  JOIN principal_group AS g ON g.organization = m.organization AND g.id = m.group_id AND g.deleted_at IS NULL
-  JOIN binding AS b ON b.organization = m.organization AND b.subject_kind = 'GROUP' AND b.subject = m.group_id
-    AND b.keyspace = ks.name
-  WHERE m.organization = p.organization AND m.principal = p.id)"""
+# The groups first, then their bindings by the index: a join would let the planner read all groups' bindings.
+_BY_GROUP = """(SELECT {array}({pair}({binding})){text} FROM binding AS b
+  WHERE b.organization = p.organization AND b.subject_kind = 'GROUP' AND b.keyspace = ks.name AND b.subject {any_of} (
+    SELECT m.group_id FROM membership AS m
+    JOIN principal_group AS g ON g.organization = m.organization AND g.id = m.group_id
+    WHERE m.organization = p.organization AND m.principal = p.id AND g.deleted_at IS NULL){end})"""
 _RECORD = """
 SELECT r.value, ks.version, {secret}, {key}, {organization}, {principal}, {own}, {by_group}
 FROM revision AS r
@@ -34,6 +46,7 @@ LEFT JOIN secret AS s ON s.keyspace = ks.name AND s.lookup = ?
 LEFT JOIN key AS k ON k.organization = s.organization AND k.id = s.key
 LEFT JOIN organization AS o ON o.id = k.organization
 LEFT JOIN principal AS p ON p.organization = k.organization AND p.id = k.owner
+WHERE r.id = 1
 """
 _PRINCIPAL_RECORD = """
 SELECT r.value, ks.version, {organization}, {principal}, {own}, {by_group}
@@ -41,6 +54,7 @@ FROM revision AS r
 LEFT JOIN keyspace AS ks ON ks.name = ?
 LEFT JOIN principal AS p ON p.organization = ? AND p.id = ?
 LEFT JOIN organization AS o ON o.id = p.organization
+WHERE r.id = 1
 """
 
 
@@ -50,7 +64,7 @@ def find_record(dialect: Dialect, keyspace: str, lookup: str) -> Snapshot:
     revision, version, *rest = row
     if rest[0] is None:
         return Snapshot(revision, version, None)
-    secret, rest = rest[: len(_SECRET)], rest[len(_SECRET) :]
+    secret, rest = rest[: len(SECRET_NAMES)], rest[len(SECRET_NAMES) :]
     key, rest = rest[: len(KEY.names)], rest[len(KEY.names) :]
     organization, rest = rest[: len(ORGANIZATION.names)], rest[len(ORGANIZATION.names) :]
     *owner, own, by_group = rest
@@ -81,11 +95,18 @@ def find_principal_record(dialect: Dialect, organization: str, principal: str, k
 @cache
 def _statement(param: str, text: str) -> str:
     binding = ", ".join(f"b.{name}" for name in _BINDING)
-    words = {"array": "json_group_array", "pair": "json_array", "text": "", "binding": binding}
+    words = {"array": "json_group_array", "pair": "json_array", "text": "", "any_of": "IN", "end": ""}
     if param != Sqlite.param:
-        words |= {"array": "json_agg", "pair": "json_build_array", "text": "::text"}
+        words = {
+            "array": "json_agg",
+            "pair": "json_build_array",
+            "text": "::text",
+            "any_of": "= ANY (ARRAY",
+            "end": ")",
+        }
+    words["binding"] = binding
     statement = text.format(
-        secret=", ".join(f"s.{name}" for name in _SECRET),
+        secret=", ".join(f"s.{name}" for name in SECRET_NAMES),
         key=_columns("k", KEY),
         organization=_columns("o", ORGANIZATION),
         principal=_columns("p", PRINCIPAL),

@@ -73,12 +73,17 @@ class Store:
                     self._locks -= 1
 
     def migrate(self) -> None:
-        """Bring the schema up to date and the change log's triggers in order, under the lock; to call at each start.
+        """Bring the schema up to date and the change log's triggers in order, under the lock.
 
         Raises StoreNotReady if the store belongs to a newer Doorward.
         """
         with self.lock():
             migrate.migrate(self._dialect)
+
+    def is_current(self) -> bool:
+        """Tell whether the schema is up to date. Raises StoreNotReady if the store belongs to a newer Doorward."""
+        with self.lock():
+            return migrate.is_current(self._dialect)
 
     def check(self) -> None:
         """Raise StoreNotReady, saying what to do, unless schema and change log are exactly as they must be.

@@ -10,18 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
 
 import peewee
-from playhouse.pool import MaxConnectionsExceeded
 
 from doorward_server.core.errors import StoreUnavailable
 from doorward_server.core.model import Event
 
 from . import audit
-from .dialect import Dialect
-from .rows import TALLY, Columns, Row
+from .dialect import Dialect, reaching
+from .rows import TALLY, Columns, Prepared, Row, Slot, change_in, one_of, slots
 from .values import Written
 
 T = TypeVar("T")
@@ -29,16 +28,16 @@ ATTEMPTS = 4
 _UNKNOWN_OUTCOME = "The store went away while it kept the change. Look whether it was made before you try again."
 
 
-class Query(Protocol):
-    """A query that Peewee can write as SQL."""
-
-    def __sql__(self, ctx: Any) -> Any: ...
+_TALLY = one_of(TALLY, "organization", lock=True)
+_NEW_TALLY = Prepared(TALLY.insert(slots(*TALLY.names)).on_conflict(action="IGNORE"))
+_CHANGED_TALLY = change_in(TALLY, "organization")
 
 
 @dataclass(slots=True)
 class Tally:
     """What one organization has, and where its audit chain ends. Its row is locked."""
 
+    organization: str
     keys: int
     """Unrevoked ones."""
     bindings: int
@@ -53,46 +52,49 @@ class Transaction:
         self.dialect = dialect
         self.replayed = False
         """Set by work that found its request done before."""
-        self._execute: Callable[[Any], Any] = dialect.database.execute
         self._seal = seal
-        self._tallies: dict[str, tuple[Tally, Columns]] = {}
+        self._tallies: dict[str, tuple[Tally, Tally]] = {}
 
-    def rows(self, query: Query) -> list[Row]:
-        """Return all rows of a SELECT."""
-        return list(self._execute(query).fetchall())
+    def rows(self, query: Any, **values: Any) -> list[Row]:
+        """Return all rows of a SELECT: one of Peewee's, or `Prepared` and the *values* for its slots."""
+        return list(self._execute(query, values).fetchall())
 
-    def row(self, query: Query) -> Row | None:
+    def row(self, query: Any, **values: Any) -> Row | None:
         """Return the first row of a SELECT."""
-        row: Row | None = self._execute(query).fetchone()
+        row: Row | None = self._execute(query, values).fetchone()
         return row
 
-    def run(self, query: Query) -> int:
+    def run(self, query: Any, **values: Any) -> int:
         """Run an INSERT, UPDATE or DELETE and return how many rows it touched."""
-        touched: int = self._execute(query).rowcount
+        touched: int = self._execute(query, values).rowcount
         return touched
 
-    def sql(self, text: str, params: tuple[Any, ...] = ()) -> list[Row]:
-        """Return the rows of a SELECT written by hand, with `?` for each parameter."""
-        return list(self.dialect.database.execute_sql(text.replace("?", self.dialect.param), params).fetchall())
+    def _execute(self, query: Any, values: Columns) -> Any:
+        database = self.dialect.database
+        if not isinstance(query, Prepared):
+            return database.execute(query)
+        if (written := query.written.get(self.dialect.param)) is None:
+            whole = self.dialect.locked(query.query) if query.lock else query.query
+            sql, params = database.get_sql_context().sql(whole).query()
+            written = query.written[self.dialect.param] = sql, tuple(params)
+        sql, params = written
+        return database.execute_sql(sql, [values[it.name] if isinstance(it, Slot) else it for it in params])
 
     def tally(self, organization: str) -> Tally:
         """Lock *organization*, whether or not it exists, against every other change in it. To be called first."""
         if organization not in self._tallies:
-            tally = Tally(*self._locked_tally(organization))
-            self._tallies[organization] = tally, _columns(tally)
+            tally = self._locked_tally(organization)
+            self._tallies[organization] = tally, replace(tally)
         return self._tallies[organization][0]
 
-    def _locked_tally(self, organization: str) -> Row:
-        columns = (TALLY.keys, TALLY.bindings, TALLY.events, TALLY.head)
-        query = self.dialect.locked(TALLY.select(*columns).where(TALLY.organization == organization))
-        row = self.row(query)
+    def _locked_tally(self, organization: str) -> Tally:
+        row = self.row(_TALLY, organization=organization)
         if row is None:
-            new = {"organization": organization, "keys": 0, "bindings": 0, "events": 0, "head": audit.GENESIS}
-            self.run(TALLY.insert(new).on_conflict(action="IGNORE"))
-            row = self.row(query)
+            self.run(_NEW_TALLY, **asdict(Tally(organization, 0, 0, 0, audit.GENESIS)))
+            row = self.row(_TALLY, organization=organization)
         if row is None:
             raise StoreUnavailable
-        return row
+        return Tally(*row)
 
     def append(self, event: Event) -> None:
         """Add *event* at the end of its organization's chain."""
@@ -102,13 +104,9 @@ class Transaction:
 
     def finish(self) -> None:
         """Write the tallies that have changed."""
-        for organization, (tally, before) in self._tallies.items():
-            if _columns(tally) != before:
-                self.run(TALLY.change(_columns(tally)).where(TALLY.organization == organization))
-
-
-def _columns(tally: Tally) -> Columns:
-    return {"keys": tally.keys, "bindings": tally.bindings, "events": tally.events, "head": tally.head}
+        for tally, before in self._tallies.values():
+            if tally != before:
+                self.run(_CHANGED_TALLY, **asdict(tally))
 
 
 class Transactions:
@@ -165,10 +163,10 @@ class Transactions:
     @contextmanager
     def _connection(self) -> Iterator[None]:
         """Lend this thread a connection. The pool rolls back, as it gets it back, what was not committed."""
-        try:
+        if not self._dialect.database.is_closed():
+            raise RuntimeError("a change that is handed to the store must not call it")
+        with reaching():
             self._dialect.database.connect()
-        except (peewee.PeeweeException, MaxConnectionsExceeded) as error:
-            raise StoreUnavailable from error
         try:
             yield
         finally:
