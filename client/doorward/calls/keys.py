@@ -1,0 +1,310 @@
+"""KeyService: keys, from creation to deletion."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime, timedelta
+from typing import Literal
+
+from doorward.calls import Call, Pages
+from doorward.calls.values import (
+    KEEP,
+    Keep,
+    duration,
+    given,
+    instant,
+    instant_or_none,
+    mask,
+    numbers,
+    timestamp,
+    words,
+)
+from doorward.model import Ceiling, IssuedKey, Key, KeyBinding, KeySecret, KeyState
+from doorward.secret import Secret
+from doorward.v1 import keys_pb2 as pb
+
+Expires = datetime | timedelta | date | Literal["30d", "90d", "1y", "none"] | None
+"""When a key shall end: at an instant, after a while, at the end of a day, after a usual time, or (None) never."""
+
+STATES = words(KeyState, pb.KeyState, "KEY_STATE_")
+CEILINGS = words(Ceiling, pb.Ceiling, "CEILING_")
+_STATE_NUMBERS = numbers(STATES)
+_CEILING_NUMBERS = numbers(CEILINGS)
+
+_PRESETS = {
+    "30d": pb.EXPIRY_PRESET_DAYS_30,
+    "90d": pb.EXPIRY_PRESET_DAYS_90,
+    "1y": pb.EXPIRY_PRESET_YEAR_1,
+    "none": pb.EXPIRY_PRESET_NONE,
+}
+
+
+def create_key(
+    *,
+    keyspace: str,
+    name: str,
+    organization: str = "",
+    owner: str = "",
+    description: str = "",
+    environment: str = "",
+    type: str = "",
+    ceiling: Ceiling | None = None,
+    scopes: Iterable[str] = (),
+    bindings: Iterable[KeyBinding] = (),
+    allowed_cidrs: Iterable[str] = (),
+    metadata: Mapping[str, str] | None = None,
+    not_before: datetime | None = None,
+    expires: Expires = None,
+    time_zone: str = "",
+    request_id: str = "",
+    timeout: float | None = None,
+) -> Call[pb.CreateKeyResponse, IssuedKey]:
+    """Make a key, and return it with the full text of its secret: the only time it leaves Doorward.
+
+    No organization means the caller's own, here as below; no owner, that the key belongs to the organization alone. A
+    date in `expires` is the last day of use, in `time_zone` (an IANA name; UTC if empty). A retry with the same
+    `request_id` gives the same key, without its secret; every call is given one of its own if you give none.
+    """
+    return Call(
+        pb.CreateKeyRequest(
+            organization=organization,
+            keyspace=keyspace,
+            owner=owner,
+            name=name,
+            description=description,
+            environment=environment,
+            type=type,
+            ceiling=pb.Ceiling.ValueType(_CEILING_NUMBERS[ceiling] if ceiling else 0),
+            scopes=scopes,
+            bindings=map(_binding, bindings),
+            allowed_cidrs=allowed_cidrs,
+            metadata=metadata,
+            not_before=timestamp("not_before", not_before),
+            expiry=_expiry(expires, time_zone),
+            request_id=request_id or str(uuid.uuid4()),
+        ),
+        pb.CreateKeyResponse,
+        _issued,
+        timeout,
+    )
+
+
+def get_key(id: str, *, organization: str = "", timeout: float | None = None) -> Call[pb.GetKeyResponse, Key]:
+    """Return a key; revoked and expired ones are found, deleted ones are not."""
+    return Call(
+        pb.GetKeyRequest(organization=organization, id=id),
+        pb.GetKeyResponse,
+        lambda answer: read_key(answer.key),
+        timeout,
+    )
+
+
+def list_keys(
+    *,
+    organization: str = "",
+    keyspace: str = "",
+    owner: str = "",
+    environment: str = "",
+    type: str = "",
+    states: Iterable[KeyState] = (),
+    name_contains: str = "",
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+    expires_before: datetime | None = None,
+    last_used_before: datetime | None = None,
+    never_used: bool = False,
+    page_size: int = 0,
+    timeout: float | None = None,
+) -> Pages[pb.ListKeysResponse, Key]:
+    """The keys of an organization for which everything given holds, newest first."""
+    key_filter = pb.KeyFilter(
+        keyspace=keyspace,
+        owner=owner,
+        environment=environment,
+        type=type,
+        states=[pb.KeyState.ValueType(_STATE_NUMBERS[state]) for state in states],
+        name_contains=name_contains,
+        created_after=timestamp("created_after", created_after),
+        created_before=timestamp("created_before", created_before),
+        expires_before=timestamp("expires_before", expires_before),
+        last_used_before=timestamp("last_used_before", last_used_before),
+        never_used=never_used,
+    )
+    return Pages(
+        pb.ListKeysRequest(organization=organization, filter=key_filter, page_size=page_size),
+        pb.ListKeysResponse,
+        lambda answer: map(read_key, answer.keys),
+        timeout,
+    )
+
+
+def update_key(
+    id: str,
+    *,
+    organization: str = "",
+    name: str | Keep = KEEP,
+    description: str | Keep = KEEP,
+    type: str | Keep = KEEP,
+    metadata: Mapping[str, str] | Keep = KEEP,
+    scopes: Iterable[str] | Keep = KEEP,
+    bindings: Iterable[KeyBinding] | Keep = KEEP,
+    allowed_cidrs: Iterable[str] | Keep = KEEP,
+    enabled: bool | Keep = KEEP,
+    expires: Expires | Keep = KEEP,
+    time_zone: str = "",
+    etag: str = "",
+    timeout: float | None = None,
+) -> Call[pb.UpdateKeyResponse, Key]:
+    """Change what is given. An etag, if given, is the one that the key must have now."""
+    changes = given(
+        name=name,
+        description=description,
+        type=type,
+        metadata=metadata,
+        scopes=scopes,
+        bindings=bindings if isinstance(bindings, Keep) else map(_binding, bindings),
+        allowed_cidrs=allowed_cidrs,
+        enabled=enabled,
+    )
+    request = pb.UpdateKeyRequest(
+        key=pb.Key(id=id, organization=organization, etag=etag, **changes), update_mask=mask(changes)
+    )
+    if not isinstance(expires, Keep):
+        request.update_mask.paths.append("expires_at")
+        request.expiry.CopyFrom(_expiry(expires, time_zone) or pb.Expiry(preset=pb.EXPIRY_PRESET_NONE))
+    return Call(request, pb.UpdateKeyResponse, lambda answer: read_key(answer.key, answer.revision), timeout)
+
+
+def rotate_key(
+    id: str,
+    *,
+    organization: str = "",
+    grace: timedelta | None = None,
+    finish: bool = False,
+    request_id: str = "",
+    timeout: float | None = None,
+) -> Call[pb.RotateKeyResponse, IssuedKey]:
+    """Add a secret, and let the older ones end after `grace` (none: at once). `request_id` as in create_key.
+
+    With `finish`: end the overlap of the last rotation now, and make no new secret.
+    """
+    return Call(
+        pb.RotateKeyRequest(
+            organization=organization,
+            id=id,
+            grace=duration(grace),
+            finish=finish,
+            request_id=request_id or str(uuid.uuid4()),
+        ),
+        pb.RotateKeyResponse,
+        _issued,
+        timeout,
+    )
+
+
+def revoke_key(
+    id: str, *, organization: str = "", reason: str = "", timeout: float | None = None
+) -> Call[pb.RevokeKeyResponse, Key]:
+    """End a key for good. When this returns, the key is dead everywhere. Revoking a revoked key changes nothing."""
+    return Call(
+        pb.RevokeKeyRequest(organization=organization, id=id, reason=reason),
+        pb.RevokeKeyResponse,
+        lambda answer: read_key(answer.key, answer.revision),
+        timeout,
+    )
+
+
+def delete_key(id: str, *, organization: str = "", timeout: float | None = None) -> Call[pb.DeleteKeyResponse, int]:
+    """End a key, if it is live, and take it off the lists; return the revision."""
+    return Call(
+        pb.DeleteKeyRequest(organization=organization, id=id),
+        pb.DeleteKeyResponse,
+        lambda answer: answer.revision,
+        timeout,
+    )
+
+
+def _expiry(expires: Expires, time_zone: str) -> pb.Expiry | None:
+    match expires:
+        case None:
+            return None
+        case str():
+            if expires not in _PRESETS:
+                raise ValueError(f"expires: {expires!r} is none of {', '.join(_PRESETS)}")
+            return pb.Expiry(preset=_PRESETS[expires])
+        case timedelta():
+            return pb.Expiry(duration=duration(expires))
+        case datetime():
+            return pb.Expiry(instant=timestamp("expires", expires))
+        case date():
+            return pb.Expiry(date=pb.ExpiryDate(date=expires.isoformat(), time_zone=time_zone))
+
+
+def _binding(binding: KeyBinding) -> pb.KeyBinding:
+    return pb.KeyBinding(
+        role=binding.role,
+        resources=binding.resources,
+        not_before=timestamp("not_before", binding.not_before),
+        expires_at=timestamp("expires_at", binding.expires_at),
+    )
+
+
+def _issued(answer: pb.CreateKeyResponse | pb.RotateKeyResponse) -> IssuedKey:
+    return IssuedKey(
+        key=read_key(answer.key, answer.revision),
+        secret=Secret(answer.secret) if answer.secret else None,
+        replayed=answer.replayed,
+        revision=answer.revision,
+    )
+
+
+def read_key(key: pb.Key, revision: int | None = None) -> Key:
+    return Key(
+        id=key.id,
+        organization=key.organization,
+        keyspace=key.keyspace,
+        owner=key.owner,
+        name=key.name,
+        description=key.description,
+        environment=key.environment,
+        type=key.type,
+        state=STATES.get(key.state, KeyState.UNKNOWN),
+        enabled=key.enabled,
+        masked=key.masked,
+        ceiling=CEILINGS.get(key.ceiling, Ceiling.UNKNOWN),
+        scopes=tuple(key.scopes),
+        bindings=tuple(map(_read_binding, key.bindings)),
+        allowed_cidrs=tuple(key.allowed_cidrs),
+        metadata=dict(key.metadata),
+        not_before=instant_or_none(key, "not_before"),
+        expires_at=instant_or_none(key, "expires_at"),
+        created_at=instant(key.created_at),
+        updated_at=instant(key.updated_at),
+        revoked_at=instant_or_none(key, "revoked_at"),
+        revoke_reason=key.revoke_reason,
+        last_used_at=instant_or_none(key, "last_used_at"),
+        secrets=tuple(map(_read_secret, key.secrets)),
+        etag=key.etag,
+        revision=revision,
+    )
+
+
+def _read_binding(binding: pb.KeyBinding) -> KeyBinding:
+    return KeyBinding(
+        role=binding.role,
+        resources=tuple(binding.resources),
+        not_before=instant_or_none(binding, "not_before"),
+        expires_at=instant_or_none(binding, "expires_at"),
+    )
+
+
+def _read_secret(secret: pb.KeySecret) -> KeySecret:
+    return KeySecret(
+        id=secret.id,
+        masked=secret.masked,
+        created_at=instant(secret.created_at),
+        expires_at=instant_or_none(secret, "expires_at"),
+        last_used_at=instant_or_none(secret, "last_used_at"),
+        superseded=secret.superseded,
+    )

@@ -1,0 +1,65 @@
+"""KeyspaceService: API products, one YAML file each."""
+
+from __future__ import annotations
+
+from doorward.calls import Call, Pages
+from doorward.calls.values import instant, words
+from doorward.model import AppliedKeyspace, ApplyOutcome, Keyspace
+from doorward.v1 import keyspaces_pb2 as pb
+
+OUTCOMES = words(ApplyOutcome, pb.ApplyOutcome, "APPLY_OUTCOME_")
+
+
+def apply_keyspace(
+    source: str, *, dry_run: bool = False, etag: str = "", timeout: float | None = None
+) -> Call[pb.ApplyKeyspaceResponse, AppliedKeyspace]:
+    """Make a keyspace what the text of a YAML file says. With dry_run: check and compare, but change nothing.
+
+    An etag, if given, is the one that the keyspace must have now.
+    """
+    return Call(
+        pb.ApplyKeyspaceRequest(source=source, dry_run=dry_run, etag=etag),
+        pb.ApplyKeyspaceResponse,
+        lambda answer: AppliedKeyspace(
+            keyspace=read_keyspace(answer.keyspace),
+            outcome=OUTCOMES.get(answer.outcome, ApplyOutcome.UNKNOWN),
+            diff=answer.diff,
+            revision=answer.revision,
+        ),
+        timeout,
+    )
+
+
+def get_keyspace(name: str, *, timeout: float | None = None) -> Call[pb.GetKeyspaceResponse, Keyspace]:
+    """Return a keyspace, with its source."""
+    return Call(
+        pb.GetKeyspaceRequest(name=name),
+        pb.GetKeyspaceResponse,
+        lambda answer: read_keyspace(answer.keyspace),
+        timeout,
+    )
+
+
+def list_keyspaces(*, page_size: int = 0, timeout: float | None = None) -> Pages[pb.ListKeyspacesResponse, Keyspace]:
+    """All keyspaces, by name, the built-in one among them; without their sources."""
+    return Pages(
+        pb.ListKeyspacesRequest(page_size=page_size),
+        pb.ListKeyspacesResponse,
+        lambda answer: map(read_keyspace, answer.keyspaces),
+        timeout,
+    )
+
+
+def read_keyspace(keyspace: pb.Keyspace) -> Keyspace:
+    return Keyspace(
+        name=keyspace.name,
+        display_name=keyspace.display_name,
+        source=keyspace.source,
+        prefix=keyspace.prefix,
+        environments=tuple(keyspace.environments),
+        roles=tuple(keyspace.roles),
+        permissions=tuple(keyspace.permissions),
+        created_at=instant(keyspace.created_at),
+        updated_at=instant(keyspace.updated_at),
+        etag=keyspace.etag,
+    )

@@ -1,0 +1,77 @@
+"""Instants, enums, masks and the word for "as it is": what all descriptions share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from enum import Enum, StrEnum
+from typing import Any, Final, TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+E = TypeVar("E", bound=StrEnum)
+
+
+class Keep(Enum):
+    """The type of KEEP, which stands for "not given": in an update, None means to clear."""
+
+    KEEP = "KEEP"
+
+    def __repr__(self) -> str:
+        return "KEEP"
+
+
+KEEP: Final = Keep.KEEP
+
+
+def given(**values: object) -> dict[str, Any]:
+    """Return the values without those that are to be kept."""
+    return {name: value for name, value in values.items() if value is not KEEP}
+
+
+def mask(changes: Mapping[str, object]) -> FieldMask:
+    """Return the mask that names the changes."""
+    return FieldMask(paths=sorted(changes))
+
+
+def timestamp(field: str, at: datetime | None) -> Timestamp | None:
+    """Return an instant as the wire has it; *field* is what an error calls it."""
+    if at is None:
+        return None
+    if at.tzinfo is None:
+        raise ValueError(f"{field}: an instant needs a time zone, e.g. datetime.now(UTC)")
+    stamp = Timestamp()
+    stamp.FromDatetime(at)
+    return stamp
+
+
+def duration(length: timedelta | None) -> Duration | None:
+    """Return a length of time as the wire has it."""
+    if length is None:
+        return None
+    made = Duration()
+    made.FromTimedelta(length)
+    return made
+
+
+def instant(stamp: Timestamp) -> datetime:
+    """Return an instant that is always there."""
+    return stamp.ToDatetime(UTC)
+
+
+def instant_or_none(message: Message, field: str) -> datetime | None:
+    """Return an instant that may be absent."""
+    return instant(getattr(message, field)) if message.HasField(field) else None
+
+
+def words(kind: type[E], wire: Any, prefix: str) -> Mapping[int, E]:
+    """Return the members of a StrEnum by their numbers on the wire. A number that is missing is UNKNOWN to us."""
+    return {number: kind(name.removeprefix(prefix)) for name, number in wire.items() if number}
+
+
+def numbers(table: Mapping[int, E]) -> Mapping[str, int]:
+    """Return the inverse of `words`; UNKNOWN is not in it, since it cannot be sent."""
+    return {word: number for number, word in table.items()}

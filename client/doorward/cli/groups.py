@@ -1,0 +1,114 @@
+"""doorward groups …, doorward bindings …"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from doorward.cli.output import listed, show
+from doorward.cli.session import Session, tell
+from doorward.cli.words import PageSize, Resources, Yes, instant_or_none
+
+groups = typer.Typer(help="Several principals that hold roles together.", no_args_is_help=True)
+bindings = typer.Typer(help="Who holds which role, on what, and when.", no_args_is_help=True)
+
+
+@groups.command("create")
+def create_group(ctx: typer.Context, id: str, display_name: str = "") -> None:
+    """Make a group."""
+    session: Session = ctx.obj
+    show(session, session.client.create_group(id, organization=session.organization, display_name=display_name))
+
+
+@groups.command("list")
+def list_groups(ctx: typer.Context, page_size: PageSize = 0) -> None:
+    """List the groups of an organization."""
+    session: Session = ctx.obj
+    columns = {"ID": "id", "DISPLAY NAME": "display_name", "CREATED": "created_at"}
+    listed(session, session.client.list_groups(organization=session.organization, page_size=page_size), columns)
+
+
+@groups.command("delete")
+def delete_group(ctx: typer.Context, id: str, yes: Yes = False) -> None:
+    """End a group for good, with its bindings and memberships."""
+    session: Session = ctx.obj
+    session.confirm(f"End the group {id!r} for good", yes)
+    session.client.delete_group(id, organization=session.organization)
+    tell(f"Group {id} is deleted.")
+
+
+@groups.command("add")
+def add_member(ctx: typer.Context, group: str, principal: str) -> None:
+    """Put a principal into a group, and so give it the group's roles."""
+    session: Session = ctx.obj
+    session.client.add_group_member(group, principal, organization=session.organization)
+    tell(f"{principal} is in {group}.")
+
+
+@groups.command("remove")
+def remove_member(ctx: typer.Context, group: str, principal: str) -> None:
+    """Take a principal out of a group."""
+    session: Session = ctx.obj
+    session.client.remove_group_member(group, principal, organization=session.organization)
+    tell(f"{principal} is not in {group}.")
+
+
+@groups.command("members")
+def list_members(ctx: typer.Context, group: str, page_size: PageSize = 0) -> None:
+    """List the members of a group."""
+    session: Session = ctx.obj
+    members = session.client.list_group_members(group, organization=session.organization, page_size=page_size)
+    listed(session, members, {"PRINCIPAL": ""})
+
+
+@bindings.command("create")
+def create_binding(
+    ctx: typer.Context,
+    keyspace: Annotated[str, typer.Option(help="The keyspace that has the role; 'doorward' for rights in Doorward.")],
+    role: Annotated[str, typer.Option(help="The role.")],
+    principal: Annotated[str | None, typer.Option(help="Who gets it: a principal, or …")] = None,
+    group: Annotated[str | None, typer.Option(help="… a group.")] = None,
+    resource: Resources = None,
+    not_before: Annotated[str | None, typer.Option(help="From this instant on.")] = None,
+    expires: Annotated[str | None, typer.Option(help="Until this instant.")] = None,
+) -> None:
+    """Give a principal or a group a role."""
+    session: Session = ctx.obj
+    binding = session.client.create_binding(
+        keyspace=keyspace,
+        role=role,
+        principal=principal,
+        group=group,
+        resources=resource or (),
+        not_before=instant_or_none(not_before),
+        expires_at=instant_or_none(expires),
+        organization=session.organization,
+    )
+    show(session, binding)
+
+
+@bindings.command("list")
+def list_bindings(
+    ctx: typer.Context,
+    principal: Annotated[str, typer.Option(help="Only this principal's.")] = "",
+    group: Annotated[str, typer.Option(help="Only this group's.")] = "",
+    keyspace: Annotated[str, typer.Option(help="Only this keyspace's.")] = "",
+    page_size: PageSize = 0,
+) -> None:
+    """List the bindings of an organization."""
+    session: Session = ctx.obj
+    found = session.client.list_bindings(
+        organization=session.organization, principal=principal, group=group, keyspace=keyspace, page_size=page_size
+    )
+    columns = {"ID": "id", "PRINCIPAL": "principal", "GROUP": "group", "KEYSPACE": "keyspace", "ROLE": "role"}
+    listed(session, found, columns | {"ONLY ON": "resources", "FROM": "not_before", "UNTIL": "expires_at"})
+
+
+@bindings.command("delete")
+def delete_binding(ctx: typer.Context, id: str, yes: Yes = False) -> None:
+    """Take a role away again."""
+    session: Session = ctx.obj
+    session.confirm(f"Delete the binding {id!r}", yes)
+    session.client.delete_binding(id, organization=session.organization)
+    tell(f"Binding {id} is deleted.")

@@ -1,0 +1,110 @@
+"""Results as tables for people or JSON for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from doorward.cli.session import Session, plain, tell
+from doorward.model import IssuedKey
+
+Columns = Mapping[str, str]
+"""Headings, and the field that stands below each; the value itself below one without."""
+
+
+def show(session: Session, value: Any, *, hide: Iterable[str] = ()) -> None:
+    """Write one value: every field on its line."""
+    if session.json:
+        _write_json(jsonable(value))
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, content in _fields(value):
+        if content is not None and name not in hide:
+            table.add_row(name.replace("_", " "), _cell(content))
+    _write_table(table)
+
+
+def listed(session: Session, values: Iterable[Any], columns: Columns) -> None:
+    """Write a list: a row for each value."""
+    if session.json:
+        _write_json([jsonable(value) for value in values])
+        return
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for value in values:
+        table.add_row(*(_cell(getattr(value, field) if field else value) for field in columns.values()))
+    _write_table(table)
+
+
+def issued(session: Session, key: IssuedKey, done: str) -> None:
+    """Write a new secret: it alone on standard output, or with --output json the one object that holds it."""
+    if session.json:
+        _write_json(jsonable(key) | {"secret": key.secret.reveal() if key.secret else None})
+    elif key.secret:
+        print(key.secret.reveal())
+    tell(f"Key {key.key.id} ({key.key.name}) {done}.")
+    if key.secret:
+        tell("Its secret is shown this once: Doorward does not keep it.")
+    elif key.replayed:
+        tell("An earlier call with this request id did that already. If its secret was lost, rotate the key.")
+
+
+def jsonable(value: Any) -> Any:
+    """Return a value as JSON has it: names as in `doorward.model`, instants in ISO 8601. Secrets are left out."""
+    match value:
+        case datetime():
+            return value.isoformat().replace("+00:00", "Z")
+        case str() | int() | float() | None:
+            return value
+        case Mapping():
+            return {name: jsonable(item) for name, item in value.items()}
+        case Sequence():
+            return [jsonable(item) for item in value]
+        case _ if dataclasses.is_dataclass(value):
+            return {name: jsonable(item) for name, item in _fields(value)}
+        case _:
+            return None
+
+
+def _fields(value: Any) -> list[tuple[str, Any]]:
+    return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case None | "" | () | []:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case datetime():
+            return value.isoformat(" ", "seconds").replace("+00:00", "Z")
+        case str():
+            return plain(value).replace("\n", " ")
+        case Mapping():
+            return ", ".join(f"{plain(name)}={_cell(item)}" for name, item in value.items()) or "-"
+        case Sequence():
+            return ", ".join(map(_cell, value))
+        case _ if dataclasses.is_dataclass(value):
+            told = [_cell(item) for _, item in _fields(value) if item not in (None, "", ())]
+            return " ".join(told)
+        case _:
+            return str(value)
+
+
+def _write_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _write_table(table: Table) -> None:
+    # A terminal wraps as it can; anything else gets whole lines.
+    width = None if sys.stdout.isatty() else 100_000
+    console = Console(file=sys.stdout, width=width, markup=False, highlight=False, emoji=False)
+    with console.capture() as written:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in written.get().splitlines()))

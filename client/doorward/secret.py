@@ -1,0 +1,45 @@
+"""A text that must not be seen."""
+
+from __future__ import annotations
+
+import hmac
+from typing import NoReturn
+
+
+class Secret:
+    """The full text of a key. It does not print, format, serialize or pickle; `reveal` is the one way out."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text, for the one place that has to have it."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+    def __eq__(self, other: object) -> bool:
+        """Compare in constant time; equal only to another Secret of the same text."""
+        if not isinstance(other, Secret):
+            return NotImplemented
+        mine, theirs = (secret._text.encode("utf-8", "surrogatepass") for secret in (self, other))
+        return hmac.compare_digest(mine, theirs)
+
+    __hash__ = None  # type: ignore[assignment]  # a hash table would compare texts in its own, telling way
+
+    def __copy__(self) -> Secret:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Secret:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret is not pickled: hand its text over yourself, if it must go")
+
+
+def reveal(key: str | Secret) -> str:
+    """Return the text of a key that may or may not be wrapped."""
+    return key.reveal() if isinstance(key, Secret) else key
