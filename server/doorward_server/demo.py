@@ -9,6 +9,7 @@ from doorward_server.core.errors import AlreadyExists, NotFound
 from doorward_server.core.model import Binding, Organization, Principal, PrincipalKind, SubjectKind
 from doorward_server.service.guard import Caller
 
+DEFAULT_PORT = 50051
 PEOPLE = {"acme": ("alice", "Alice Ng"), "globex": ("bob", "Bob Diaz")}
 
 
@@ -45,11 +46,12 @@ def _people(app: App, caller: Caller, organization: str, principal: str, name: s
 
 
 def _commands(root_key: Path, port: int) -> str:
-    target = "" if port == 50051 else f"export DOORWARD_TARGET=127.0.0.1:{port}\n"
+    target = "" if port == DEFAULT_PORT else f"DOORWARD_TARGET=127.0.0.1:{port} "
+    key = root_key.parent / "servicenow.key"
     return f"""
 Doorward is up on 127.0.0.1:{port}. In another terminal, in this folder:
 
-{target}export DOORWARD_KEY_FILE={root_key}; alias doorward=.venv/bin/doorward
-doorward keys create --organization acme --keyspace aiia --name ServiceNow --scope read:findings > var/servicenow.key
-doorward authorize --presented-key var/servicenow.key --keyspace aiia --organization acme findings:read findings/42
+export {target}DOORWARD_KEY_FILE={root_key} PATH="$PWD/.venv/bin:$PATH"
+doorward keys create --organization acme --keyspace aiia --name ServiceNow --scope read:findings > {key}
+doorward authorize findings:read findings/42 --keyspace aiia --organization acme --presented-key {key}
 """

@@ -8,9 +8,9 @@ from random import Random
 
 import pytest
 from hypothesis import given
-from tests.core import oracle, worlds
 
 from doorward_server.core.decide import Reason, decide
+from tests.core import oracle, worlds
 
 REACHED = (
     Reason.ALLOWED,

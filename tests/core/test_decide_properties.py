@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from random import Random
 
 from hypothesis import given
-from tests.core import worlds
-from tests.core.worlds import NOW, Question, World
 
 from doorward_server.core.decide import Decision, Reason, decide
+from tests.core import worlds
+from tests.core.worlds import NOW, Question, World
 
 QUESTIONS = 8
 FOREVER = {"group": False, "keyspace": "ks", "not_before": None, "expires_at": None}

@@ -15,10 +15,10 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.core import worlds
 
 from doorward_server.core import keytext
 from doorward_server.core.keytext import ALPHABET, ENTROPY_BYTES, KeyText, MalformedText, SecretText, mask, mint, parse
+from tests.core import worlds
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "keytext.json").read_text())
 ENTROPY = bytes(range(ENTROPY_BYTES))

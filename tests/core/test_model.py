@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from tests.core import worlds
 
 from doorward_server.core import decide, keytext, model, policy, verify
 from doorward_server.core.errors import InvalidField, KeyIsExpired, KeyIsRevoked, QuotaExceeded
@@ -29,6 +28,7 @@ from doorward_server.core.model import (
     State,
 )
 from doorward_server.core.verify import Verifier
+from tests.core import worlds
 
 START = worlds.NOW
 NEVER = 10**30

@@ -13,11 +13,11 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.core import worlds
 
 from doorward_server.core import verify
 from doorward_server.core.keytext import ALPHABET, SecretText, mint
 from doorward_server.core.verify import PEPPER_BYTES, Peppers, UnknownPepper, Verifier
+from tests.core import worlds
 
 OLD, NEW = bytes(range(32)), bytes(range(100, 132))
 PEPPERS = Peppers({1: OLD, 2: NEW}, active=2)

@@ -31,9 +31,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     exist. metadata: field, type, id.
     """
     ERROR_REASON_PAGE_TOKEN_INVALID: _ErrorReason.ValueType  # 3
-    """INVALID_ARGUMENT: the page token is not one that this list gave, or its filter was changed meanwhile."""
+    """INVALID_ARGUMENT: the page token is not one that this list gave, or its filter was changed meanwhile.
+    metadata: field, rule.
+    """
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 4
-    """INVALID_ARGUMENT: the request_id was used before with other content."""
+    """INVALID_ARGUMENT: the request_id was used before with other content. metadata: field, rule."""
     ERROR_REASON_KEYSPACE_INVALID: _ErrorReason.ValueType  # 5
     """INVALID_ARGUMENT: a keyspace file does not follow its schema. metadata: field, rule, line."""
     ERROR_REASON_CALLER_UNAUTHENTICATED: _ErrorReason.ValueType  # 10
@@ -51,19 +53,19 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ALREADY_EXISTS: _ErrorReason.ValueType  # 21
     """ALREADY_EXISTS: the id is taken, by a live thing or a deleted one: ids are never used twice. metadata: type, id."""
     ERROR_REASON_KEY_IS_REVOKED: _ErrorReason.ValueType  # 30
-    """FAILED_PRECONDITION: revocation is permanent; nothing but Get and Delete works on the key."""
+    """FAILED_PRECONDITION: revocation is permanent; nothing but Get and Delete works on the key. metadata: type, id."""
     ERROR_REASON_KEY_IS_EXPIRED: _ErrorReason.ValueType  # 31
-    """FAILED_PRECONDITION: the key has expired; set a later expiry first."""
+    """FAILED_PRECONDITION: the key has expired; set a later expiry first. metadata: type, id."""
     ERROR_REASON_ORGANIZATION_IS_DISABLED: _ErrorReason.ValueType  # 32
-    """FAILED_PRECONDITION: the organization is disabled."""
+    """FAILED_PRECONDITION: the organization is disabled. metadata: type, id."""
     ERROR_REASON_PRINCIPAL_IS_DISABLED: _ErrorReason.ValueType  # 33
-    """FAILED_PRECONDITION: the principal is disabled."""
+    """FAILED_PRECONDITION: the principal is disabled. metadata: type, id."""
     ERROR_REASON_BUILT_IN: _ErrorReason.ValueType  # 34
     """FAILED_PRECONDITION: the thing is part of Doorward itself and cannot be changed this way. metadata: type, id."""
     ERROR_REASON_IMMUTABLE: _ErrorReason.ValueType  # 35
     """FAILED_PRECONDITION: a setting that is fixed from the first apply on would change. metadata: field."""
     ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 40
-    """ABORTED: the etag is not the current one; read again, then decide again."""
+    """ABORTED: the etag is not the current one; read again, then decide again. metadata: type, id."""
     ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 50
     """RESOURCE_EXHAUSTED: a quota of the organization or the key is used up. metadata: quota, limit."""
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 60
@@ -90,9 +92,11 @@ ERROR_REASON_UNKNOWN_REFERENCE: ErrorReason.ValueType  # 2
 exist. metadata: field, type, id.
 """
 ERROR_REASON_PAGE_TOKEN_INVALID: ErrorReason.ValueType  # 3
-"""INVALID_ARGUMENT: the page token is not one that this list gave, or its filter was changed meanwhile."""
+"""INVALID_ARGUMENT: the page token is not one that this list gave, or its filter was changed meanwhile.
+metadata: field, rule.
+"""
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 4
-"""INVALID_ARGUMENT: the request_id was used before with other content."""
+"""INVALID_ARGUMENT: the request_id was used before with other content. metadata: field, rule."""
 ERROR_REASON_KEYSPACE_INVALID: ErrorReason.ValueType  # 5
 """INVALID_ARGUMENT: a keyspace file does not follow its schema. metadata: field, rule, line."""
 ERROR_REASON_CALLER_UNAUTHENTICATED: ErrorReason.ValueType  # 10
@@ -110,19 +114,19 @@ ERROR_REASON_NOT_FOUND: ErrorReason.ValueType  # 20
 ERROR_REASON_ALREADY_EXISTS: ErrorReason.ValueType  # 21
 """ALREADY_EXISTS: the id is taken, by a live thing or a deleted one: ids are never used twice. metadata: type, id."""
 ERROR_REASON_KEY_IS_REVOKED: ErrorReason.ValueType  # 30
-"""FAILED_PRECONDITION: revocation is permanent; nothing but Get and Delete works on the key."""
+"""FAILED_PRECONDITION: revocation is permanent; nothing but Get and Delete works on the key. metadata: type, id."""
 ERROR_REASON_KEY_IS_EXPIRED: ErrorReason.ValueType  # 31
-"""FAILED_PRECONDITION: the key has expired; set a later expiry first."""
+"""FAILED_PRECONDITION: the key has expired; set a later expiry first. metadata: type, id."""
 ERROR_REASON_ORGANIZATION_IS_DISABLED: ErrorReason.ValueType  # 32
-"""FAILED_PRECONDITION: the organization is disabled."""
+"""FAILED_PRECONDITION: the organization is disabled. metadata: type, id."""
 ERROR_REASON_PRINCIPAL_IS_DISABLED: ErrorReason.ValueType  # 33
-"""FAILED_PRECONDITION: the principal is disabled."""
+"""FAILED_PRECONDITION: the principal is disabled. metadata: type, id."""
 ERROR_REASON_BUILT_IN: ErrorReason.ValueType  # 34
 """FAILED_PRECONDITION: the thing is part of Doorward itself and cannot be changed this way. metadata: type, id."""
 ERROR_REASON_IMMUTABLE: ErrorReason.ValueType  # 35
 """FAILED_PRECONDITION: a setting that is fixed from the first apply on would change. metadata: field."""
 ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 40
-"""ABORTED: the etag is not the current one; read again, then decide again."""
+"""ABORTED: the etag is not the current one; read again, then decide again. metadata: type, id."""
 ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 50
 """RESOURCE_EXHAUSTED: a quota of the organization or the key is used up. metadata: quota, limit."""
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 60

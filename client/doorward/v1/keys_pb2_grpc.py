@@ -94,8 +94,9 @@ class KeyServiceServicer(object):
 
     def CreateKey(self, request, context):
         """Makes a key and its first secret, and returns the full text of the secret: the only time it leaves Doorward.
-        Permission `keys:create`. Scopes and bindings of a keyspace whose keys do not inherit must be held by the caller
-        on covering resources, or be allowed by `roles:grant`.
+        Permission `keys:create`. A key that inherits needs no more: it can never do more than its owner. What any other
+        key is granted, the caller must hold itself on covering resources, or be allowed to grant by `roles:grant`; and so
+        for all that a key of the keyspace `doorward` can do, for whoever gets its text can do it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,7 +127,8 @@ class KeyServiceServicer(object):
 
     def RotateKey(self, request, context):
         """Adds a secret and lets the older ones end at the earlier of their own end and now + grace. Id, settings, usage
-        and history stay. Permission `keys:rotate`. FAILED_PRECONDITION on a revoked or expired key.
+        and history stay. Permission `keys:rotate`, and on keys of the keyspace `doorward` what CreateKey asks for.
+        FAILED_PRECONDITION on a revoked or expired key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,8 +44,9 @@ class KeyServiceStub:
     def __new__(cls, channel: _aio.Channel) -> KeyServiceAsyncStub: ...
     CreateKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.CreateKeyRequest, _keys_pb2.CreateKeyResponse]
     """Makes a key and its first secret, and returns the full text of the secret: the only time it leaves Doorward.
-    Permission `keys:create`. Scopes and bindings of a keyspace whose keys do not inherit must be held by the caller
-    on covering resources, or be allowed by `roles:grant`.
+    Permission `keys:create`. A key that inherits needs no more: it can never do more than its owner. What any other
+    key is granted, the caller must hold itself on covering resources, or be allowed to grant by `roles:grant`; and so
+    for all that a key of the keyspace `doorward` can do, for whoever gets its text can do it.
     """
     GetKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.GetKeyRequest, _keys_pb2.GetKeyResponse]
     """One key. Revoked and expired keys are found, deleted ones are not. Permission `keys:get`."""
@@ -59,7 +60,8 @@ class KeyServiceStub:
     """
     RotateKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RotateKeyRequest, _keys_pb2.RotateKeyResponse]
     """Adds a secret and lets the older ones end at the earlier of their own end and now + grace. Id, settings, usage
-    and history stay. Permission `keys:rotate`. FAILED_PRECONDITION on a revoked or expired key.
+    and history stay. Permission `keys:rotate`, and on keys of the keyspace `doorward` what CreateKey asks for.
+    FAILED_PRECONDITION on a revoked or expired key.
     """
     RevokeKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RevokeKeyRequest, _keys_pb2.RevokeKeyResponse]
     """Ends a key for good. Cannot be undone. Revoking a revoked key changes nothing and succeeds.
@@ -84,8 +86,9 @@ class KeyServiceAsyncStub(KeyServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.CreateKeyRequest, _keys_pb2.CreateKeyResponse]  # type: ignore[assignment]
     """Makes a key and its first secret, and returns the full text of the secret: the only time it leaves Doorward.
-    Permission `keys:create`. Scopes and bindings of a keyspace whose keys do not inherit must be held by the caller
-    on covering resources, or be allowed by `roles:grant`.
+    Permission `keys:create`. A key that inherits needs no more: it can never do more than its owner. What any other
+    key is granted, the caller must hold itself on covering resources, or be allowed to grant by `roles:grant`; and so
+    for all that a key of the keyspace `doorward` can do, for whoever gets its text can do it.
     """
     GetKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.GetKeyRequest, _keys_pb2.GetKeyResponse]  # type: ignore[assignment]
     """One key. Revoked and expired keys are found, deleted ones are not. Permission `keys:get`."""
@@ -99,7 +102,8 @@ class KeyServiceAsyncStub(KeyServiceStub):
     """
     RotateKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.RotateKeyRequest, _keys_pb2.RotateKeyResponse]  # type: ignore[assignment]
     """Adds a secret and lets the older ones end at the earlier of their own end and now + grace. Id, settings, usage
-    and history stay. Permission `keys:rotate`. FAILED_PRECONDITION on a revoked or expired key.
+    and history stay. Permission `keys:rotate`, and on keys of the keyspace `doorward` what CreateKey asks for.
+    FAILED_PRECONDITION on a revoked or expired key.
     """
     RevokeKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.RevokeKeyRequest, _keys_pb2.RevokeKeyResponse]  # type: ignore[assignment]
     """Ends a key for good. Cannot be undone. Revoking a revoked key changes nothing and succeeds.
@@ -127,8 +131,9 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.CreateKeyResponse, _abc.Awaitable[_keys_pb2.CreateKeyResponse]]:
         """Makes a key and its first secret, and returns the full text of the secret: the only time it leaves Doorward.
-        Permission `keys:create`. Scopes and bindings of a keyspace whose keys do not inherit must be held by the caller
-        on covering resources, or be allowed by `roles:grant`.
+        Permission `keys:create`. A key that inherits needs no more: it can never do more than its owner. What any other
+        key is granted, the caller must hold itself on covering resources, or be allowed to grant by `roles:grant`; and so
+        for all that a key of the keyspace `doorward` can do, for whoever gets its text can do it.
         """
 
     @_abc_1.abstractmethod
@@ -166,7 +171,8 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.RotateKeyResponse, _abc.Awaitable[_keys_pb2.RotateKeyResponse]]:
         """Adds a secret and lets the older ones end at the earlier of their own end and now + grace. Id, settings, usage
-        and history stay. Permission `keys:rotate`. FAILED_PRECONDITION on a revoked or expired key.
+        and history stay. Permission `keys:rotate`, and on keys of the keyspace `doorward` what CreateKey asks for.
+        FAILED_PRECONDITION on a revoked or expired key.
         """
 
     @_abc_1.abstractmethod

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class KeyspaceServiceStub(object):
-    """Keeps keyspaces. They belong to the operator organization: `keyspaces/<keyspace>`.
+    """Keeps keyspaces. They belong to the operator organization: rights are on `keyspaces` for apply and list, and on
+    `keyspaces/<keyspace>` for get.
     """
 
     def __init__(self, channel):
@@ -53,7 +54,8 @@ class KeyspaceServiceStub(object):
 
 
 class KeyspaceServiceServicer(object):
-    """Keeps keyspaces. They belong to the operator organization: `keyspaces/<keyspace>`.
+    """Keeps keyspaces. They belong to the operator organization: rights are on `keyspaces` for apply and list, and on
+    `keyspaces/<keyspace>` for get.
     """
 
     def ApplyKeyspace(self, request, context):
@@ -105,7 +107,8 @@ def add_KeyspaceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class KeyspaceService(object):
-    """Keeps keyspaces. They belong to the operator organization: `keyspaces/<keyspace>`.
+    """Keeps keyspaces. They belong to the operator organization: rights are on `keyspaces` for apply and list, and on
+    `keyspaces/<keyspace>` for get.
     """
 
     @staticmethod

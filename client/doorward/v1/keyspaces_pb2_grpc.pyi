@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class KeyspaceServiceStub:
-    """Keeps keyspaces. They belong to the operator organization: `keyspaces/<keyspace>`."""
+    """Keeps keyspaces. They belong to the operator organization: rights are on `keyspaces` for apply and list, and on
+    `keyspaces/<keyspace>` for get.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -44,7 +46,9 @@ class KeyspaceServiceStub:
 
 @_typing.type_check_only
 class KeyspaceServiceAsyncStub(KeyspaceServiceStub):
-    """Keeps keyspaces. They belong to the operator organization: `keyspaces/<keyspace>`."""
+    """Keeps keyspaces. They belong to the operator organization: rights are on `keyspaces` for apply and list, and on
+    `keyspaces/<keyspace>` for get.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ApplyKeyspace: _aio.UnaryUnaryMultiCallable[_keyspaces_pb2.ApplyKeyspaceRequest, _keyspaces_pb2.ApplyKeyspaceResponse]  # type: ignore[assignment]
@@ -57,7 +61,9 @@ class KeyspaceServiceAsyncStub(KeyspaceServiceStub):
     """All keyspaces, by name, the built-in one among them. Permission `keyspaces:list`."""
 
 class KeyspaceServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Keeps keyspaces. They belong to the operator organization: `keyspaces/<keyspace>`."""
+    """Keeps keyspaces. They belong to the operator organization: rights are on `keyspaces` for apply and list, and on
+    `keyspaces/<keyspace>` for get.
+    """
 
     @_abc_1.abstractmethod
     def ApplyKeyspace(
