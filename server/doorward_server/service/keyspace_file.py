@@ -80,8 +80,7 @@ def _parse(source: str) -> tuple[Any, dict[str, int]]:
     if len(source.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         raise KeyspaceInvalid("file", f"must have at most {MAX_BYTES // 1024} KiB")
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(source, yaml.SafeLoader)):
-            raise KeyspaceInvalid("file", "must not use YAML aliases (*name)")
+        _check_events(source)
         root = yaml.compose(source, yaml.SafeLoader)
     except yaml.MarkedYAMLError as problem:
         mark = problem.problem_mark
@@ -89,19 +88,29 @@ def _parse(source: str) -> tuple[Any, dict[str, int]]:
     except (yaml.YAMLError, RecursionError):
         raise KeyspaceInvalid("file", "is not valid YAML") from None
     lines: dict[str, int] = {}
-    return _value(root, "", lines, 0), lines
+    return _value(root, "", lines), lines
 
 
-def _value(node: yaml.Node | None, place: str, lines: dict[str, int], depth: int) -> Any:
+def _check_events(source: str) -> None:
+    """Refuse what would cost too much to read on: aliases multiply, and PyYAML's time grows with depth squared."""
+    depth = 0
+    for event in yaml.parse(source, yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise KeyspaceInvalid("file", "must not use YAML aliases (*name)")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            mark = event.start_mark
+            raise KeyspaceInvalid("file", f"is nested more than {MAX_DEPTH} levels deep", mark.line + 1 if mark else 0)
+
+
+def _value(node: yaml.Node | None, place: str, lines: dict[str, int]) -> Any:
     if node is None:
         return None
-    if depth > MAX_DEPTH:
-        raise KeyspaceInvalid(place, f"is nested more than {MAX_DEPTH} levels deep", node.start_mark.line + 1)
     lines[place] = node.start_mark.line + 1
     if isinstance(node, yaml.SequenceNode):
-        return [_value(item, f"{place}[{i}]", lines, depth + 1) for i, item in enumerate(node.value)]
+        return [_value(item, f"{place}[{i}]", lines) for i, item in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):
-        return _mapping(node, place, lines, depth)
+        return _mapping(node, place, lines)
     # BaseConstructor.construct_object knows the tags that SafeLoader resolved; any other tag is an error.
     try:
         return yaml.SafeLoader("").construct_object(node)
@@ -109,7 +118,7 @@ def _value(node: yaml.Node | None, place: str, lines: dict[str, int], depth: int
         raise KeyspaceInvalid(place, "is not a plain YAML value", node.start_mark.line + 1) from None
 
 
-def _mapping(node: yaml.MappingNode, place: str, lines: dict[str, int], depth: int) -> dict[str, Any]:
+def _mapping(node: yaml.MappingNode, place: str, lines: dict[str, int]) -> dict[str, Any]:
     mapping: dict[str, Any] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
@@ -119,7 +128,7 @@ def _mapping(node: yaml.MappingNode, place: str, lines: dict[str, int], depth: i
         inner = f"{place}.{key}" if place else key
         if key in mapping:
             raise KeyspaceInvalid(inner, "stands here twice", line)
-        mapping[key] = _value(value_node, inner, lines, depth + 1)
+        mapping[key] = _value(value_node, inner, lines)
         lines[inner] = line
     return mapping
 

@@ -12,6 +12,9 @@ from doorward_server.core import errors
 from doorward_server.core.errors import DoorwardError
 
 DOMAIN = "doorward"
+MAX_MESSAGE = 800
+MAX_METADATA = 512
+"""Bytes. Clients take 8 KiB of trailers and call the rest a broken call; a message is in them three times."""
 
 STATUS: dict[type[DoorwardError], StatusCode] = {
     errors.InvalidField: StatusCode.INVALID_ARGUMENT,
@@ -43,21 +46,25 @@ def code_of(error: DoorwardError) -> StatusCode:
     return STATUS[type(error)]
 
 
+def message_of(error: DoorwardError) -> str:
+    """Return what is wrong in words, cut to what trailers can hold."""
+    return _shortened(error.message, MAX_MESSAGE)
+
+
 def details_of(error: DoorwardError) -> bytes:
     """Return the serialized google.rpc.Status: ErrorInfo, and BadRequest where a field is at fault."""
-    details = [ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)]
-    packed = [_pack(detail) for detail in details]
+    metadata = {name: _shortened(value, MAX_METADATA) for name, value in error.metadata.items()}
+    message = message_of(error)
+    packed = [_pack(ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata))]
     code = code_of(error)
     if code is StatusCode.INVALID_ARGUMENT:
-        violation = BadRequest.FieldViolation(
-            field=error.metadata.get("field", ""), description=error.message, reason=error.reason
-        )
+        violation = BadRequest.FieldViolation(field=metadata.get("field", ""), description=message, reason=error.reason)
         packed.append(_pack(BadRequest(field_violations=[violation])))
     if isinstance(error, errors.Overloaded):
         retry = RetryInfo()
         retry.retry_delay.FromMilliseconds(100)
         packed.append(_pack(retry))
-    status = Status(code=Code.Value(code.name), message=error.message, details=packed)
+    status = Status(code=Code.Value(code.name), message=message, details=packed)
     return bytes(status.SerializeToString())
 
 
@@ -65,3 +72,10 @@ def _pack(message: ErrorInfo | BadRequest | RetryInfo) -> Any:
     packed = Any()
     packed.Pack(message)
     return packed
+
+
+def _shortened(text: str, most: int) -> str:
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) <= most:
+        return text
+    return encoded[: most - len("…".encode())].decode("utf-8", "ignore") + "…"

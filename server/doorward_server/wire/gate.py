@@ -26,7 +26,7 @@ from doorward_server.core.decide import Address
 from doorward_server.core.errors import DoorwardError, Internal, InvalidField
 from doorward_server.service.authorizing import Authorizer
 from doorward_server.service.guard import Caller
-from doorward_server.wire.errors import STATUS, code_of, details_of
+from doorward_server.wire.errors import STATUS, code_of, details_of, message_of
 from doorward_server.wire.metrics import Metrics
 
 DEFAULT_DEADLINE = 10.0
@@ -132,7 +132,7 @@ class Gate:
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: DoorwardError, code: grpc.StatusCode) -> None:
-    await context.abort(code, error.message, (("grpc-status-details-bin", details_of(error)),))
+    await context.abort(code, message_of(error), (("grpc-status-details-bin", details_of(error)),))
 
 
 def _logged(name: str, defect: Exception) -> Internal:

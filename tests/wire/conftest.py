@@ -1,0 +1,31 @@
+"""One server for each module and store, shared by tests that each make an organization of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests import databases
+from tests.wire.serving import Server, serving
+from tests.wire.tenants import Tenant, new_tenant
+
+
+@pytest.fixture(scope="module", params=databases.BACKENDS)
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A furnished server on a store of either kind."""
+    folder = tmp_path_factory.mktemp("server")
+    with databases.fresh(str(request.param), folder) as url, serving(url, folder) as server:
+        yield server
+
+
+@pytest.fixture
+def acme(server: Server) -> Tenant:
+    """A new organization."""
+    return new_tenant(server, "acme")
+
+
+@pytest.fixture
+def globex(server: Server) -> Tenant:
+    """Another one."""
+    return new_tenant(server, "globex")

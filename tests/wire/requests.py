@@ -1,0 +1,175 @@
+"""A minimal valid request for every RPC, each about a thing of its own in a tenant: the table of the matrix test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
+
+from doorward.v1 import authz_pb2 as authz
+from doorward.v1 import directory_pb2 as directory
+from doorward.v1 import keys_pb2 as keys
+from doorward.v1 import keyspaces_pb2 as keyspaces
+from tests.wire.serving import EXAMPLES, unique
+from tests.wire.tenants import Tenant, new_tenant, question
+
+NAME = FieldMask(paths=["display_name"])
+
+
+@dataclass(frozen=True)
+class Row:
+    """How to call one RPC, and what it takes."""
+
+    permission: str
+    """The permission that the contract names; empty: none is needed."""
+    make: Callable[[Tenant], Message]
+    """Returns a request that succeeds, about something that exists."""
+    names: str = ""
+    """The field that names the thing, e.g. "key.id"; empty if the request names none."""
+    operator: bool = False
+    """Whether only keys of the operator organization can do it."""
+
+
+def _key(t: Tenant) -> dict[str, Any]:
+    return {"organization": t.id, "id": t.key().id}
+
+
+def _group_update(t: Tenant) -> Message:
+    group = directory.Group(organization=t.id, id=t.group(), display_name="New")
+    return directory.UpdateGroupRequest(group=group, update_mask=NAME)
+
+
+def _binding_update(t: Tenant) -> Message:
+    binding = directory.Binding(organization=t.id, id=_binding(t), resources=["findings/*"])
+    return directory.UpdateBindingRequest(binding=binding, update_mask=FieldMask(paths=["resources"]))
+
+
+def _binding(t: Tenant) -> str:
+    return t.bind("aiia", "read:findings", principal=t.person())
+
+
+def _member(t: Tenant) -> dict[str, str]:
+    person = t.person()
+    return {"organization": t.id, "group": t.group(person), "principal": person}
+
+
+def _person_update(t: Tenant) -> Message:
+    principal = directory.Principal(organization=t.id, id=t.person(), display_name="New")
+    return directory.UpdatePrincipalRequest(principal=principal, update_mask=NAME)
+
+
+def _batch(t: Tenant) -> Message:
+    item = authz.BatchAuthorizeItem(action="findings:read")
+    return authz.BatchAuthorizeRequest(key=t.key().text, keyspace="aiia", organization=t.id, items=[item])
+
+
+def _new_binding(t: Tenant) -> Message:
+    binding = directory.Binding(organization=t.id, keyspace="aiia", role="read:findings", principal=t.person())
+    return directory.CreateBindingRequest(binding=binding)
+
+
+REQUESTS: dict[str, Row] = {
+    "CreateKey": Row("keys:create", lambda t: t.new_key(scopes=["read:findings"])),
+    "GetKey": Row("keys:get", lambda t: keys.GetKeyRequest(**_key(t)), "id"),
+    "ListKeys": Row("keys:list", lambda t: keys.ListKeysRequest(organization=t.id)),
+    "UpdateKey": Row("keys:update", lambda t: t.changed(t.key().id, name="another"), "key.id"),
+    "RotateKey": Row("keys:rotate", lambda t: keys.RotateKeyRequest(**_key(t)), "id"),
+    "RevokeKey": Row("keys:revoke", lambda t: keys.RevokeKeyRequest(**_key(t)), "id"),
+    "DeleteKey": Row("keys:delete", lambda t: keys.DeleteKeyRequest(**_key(t)), "id"),
+    "Authorize": Row(
+        "decisions:authorize",
+        lambda t: question(t.key().text, "findings:read", keyspace="aiia", organization=t.id),
+    ),
+    "BatchAuthorize": Row("decisions:authorize", _batch),
+    "Introspect": Row("decisions:introspect", lambda t: authz.IntrospectRequest(key=t.key().text, keyspace="aiia")),
+    "CreateOrganization": Row(
+        "organizations:create",
+        lambda _: directory.CreateOrganizationRequest(organization=directory.Organization(id=unique("new"))),
+        "organization.id",
+        operator=True,
+    ),
+    "GetOrganization": Row("organizations:get", lambda t: directory.GetOrganizationRequest(id=t.id), "id"),
+    "ListOrganizations": Row("organizations:list", lambda _: directory.ListOrganizationsRequest(), operator=True),
+    "UpdateOrganization": Row(
+        "organizations:update",
+        lambda t: directory.UpdateOrganizationRequest(
+            organization=directory.Organization(id=t.id, display_name="New"), update_mask=NAME
+        ),
+        "organization.id",
+    ),
+    "DeleteOrganization": Row(
+        "organizations:delete",
+        lambda t: directory.DeleteOrganizationRequest(id=new_tenant(t.server).id),
+        "id",
+        operator=True,
+    ),
+    "CreatePrincipal": Row(
+        "principals:create",
+        lambda t: directory.CreatePrincipalRequest(principal=directory.Principal(organization=t.id, id=unique("p"))),
+        "principal.id",
+    ),
+    "GetPrincipal": Row(
+        "principals:get", lambda t: directory.GetPrincipalRequest(organization=t.id, id=t.person()), "id"
+    ),
+    "ListPrincipals": Row("principals:list", lambda t: directory.ListPrincipalsRequest(organization=t.id)),
+    "UpdatePrincipal": Row("principals:update", _person_update, "principal.id"),
+    "DeletePrincipal": Row(
+        "principals:delete", lambda t: directory.DeletePrincipalRequest(organization=t.id, id=t.person()), "id"
+    ),
+    "CreateGroup": Row(
+        "groups:create",
+        lambda t: directory.CreateGroupRequest(group=directory.Group(organization=t.id, id=unique("g"))),
+        "group.id",
+    ),
+    "GetGroup": Row("groups:get", lambda t: directory.GetGroupRequest(organization=t.id, id=t.group()), "id"),
+    "ListGroups": Row("groups:list", lambda t: directory.ListGroupsRequest(organization=t.id)),
+    "UpdateGroup": Row("groups:update", _group_update, "group.id"),
+    "DeleteGroup": Row("groups:delete", lambda t: directory.DeleteGroupRequest(organization=t.id, id=t.group()), "id"),
+    "AddGroupMember": Row(
+        "groups:update",
+        lambda t: directory.AddGroupMemberRequest(organization=t.id, group=t.group(), principal=t.person()),
+        "group",
+    ),
+    "RemoveGroupMember": Row("groups:update", lambda t: directory.RemoveGroupMemberRequest(**_member(t)), "group"),
+    "ListGroupMembers": Row(
+        "groups:get", lambda t: directory.ListGroupMembersRequest(organization=t.id, group=t.group()), "group"
+    ),
+    "CreateBinding": Row("bindings:create", _new_binding, "binding.principal"),
+    "GetBinding": Row("bindings:get", lambda t: directory.GetBindingRequest(organization=t.id, id=_binding(t)), "id"),
+    "ListBindings": Row("bindings:list", lambda t: directory.ListBindingsRequest(organization=t.id)),
+    "UpdateBinding": Row("bindings:update", _binding_update, "binding.id"),
+    "DeleteBinding": Row(
+        "bindings:delete", lambda t: directory.DeleteBindingRequest(organization=t.id, id=_binding(t)), "id"
+    ),
+    "ApplyKeyspace": Row(
+        "keyspaces:apply",
+        lambda _: keyspaces.ApplyKeyspaceRequest(source=(EXAMPLES / "aiia.yaml").read_text("utf-8")),
+        operator=True,
+    ),
+    "GetKeyspace": Row("keyspaces:get", lambda _: keyspaces.GetKeyspaceRequest(name="aiia"), "name", operator=True),
+    "ListKeyspaces": Row("keyspaces:list", lambda _: keyspaces.ListKeyspacesRequest(), operator=True),
+}
+"""By the name of the RPC. An RPC without a row here fails the matrix test."""
+
+
+def renamed(request: Message, path: str, id: str) -> Message:
+    """A copy of *request* with the field at *path* set to *id*."""
+    copy = type(request)()
+    copy.CopyFrom(request)
+    *parents, name = path.split(".")
+    inner = copy
+    for parent in parents:
+        inner = getattr(inner, parent)
+    setattr(inner, name, id)
+    return copy
+
+
+def named(request: Message, path: str) -> str:
+    """What the field at *path* holds."""
+    value: object = request
+    for name in path.split("."):
+        value = getattr(value, name)
+    return str(value)
