@@ -412,6 +412,7 @@ class Identity(_message.Message):
     ROLES_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    API_VERSION_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """The key. Empty if a principal was asked about."""
     key_name: _builtins.str
@@ -426,6 +427,8 @@ class Identity(_message.Message):
     """The key's type."""
     ceiling: _keys_pb2.Ceiling.ValueType
     """Where the key's limit of rights comes from."""
+    api_version: _builtins.str
+    """The API version that the key was created with. Empty: the keyspace names none."""
     @_builtins.property
     def owner(self) -> _directory_pb2.Principal:
         """The owner. Absent: the key belongs to the organization alone."""
@@ -461,10 +464,11 @@ class Identity(_message.Message):
         roles: _abc.Iterable[_builtins.str] | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        api_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "owner", b"owner"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ceiling", b"ceiling", "environment", b"environment", "expires_at", b"expires_at", "key_id", b"key_id", "key_name", b"key_name", "key_type", b"key_type", "masked_key", b"masked_key", "metadata", b"metadata", "organization", b"organization", "owner", b"owner", "roles", b"roles", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_version", b"api_version", "ceiling", b"ceiling", "environment", b"environment", "expires_at", b"expires_at", "key_id", b"key_id", "key_name", b"key_name", "key_type", b"key_type", "masked_key", b"masked_key", "metadata", b"metadata", "organization", b"organization", "owner", b"owner", "roles", b"roles", "scopes", b"scopes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

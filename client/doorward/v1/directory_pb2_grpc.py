@@ -234,7 +234,7 @@ class DirectoryServiceServicer(object):
 
     def DeletePrincipal(self, request, context):
         """Ends a principal for good: its keys stop from the next call on and are revoked, its bindings and memberships go.
-        Permission `principals:delete`.
+        After a crash or a lost answer the same call finishes what was left. Permission `principals:delete`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -321,8 +321,8 @@ class DirectoryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateBinding(self, request, context):
-        """Changes what the mask names: resources, not_before, expires_at. Permission `bindings:update`, and what
-        CreateBinding asks of the granter.
+        """Changes what the mask names: resources (here "*" says every resource; an empty list is refused), not_before,
+        expires_at. Permission `bindings:update`, and what CreateBinding asks of the granter.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

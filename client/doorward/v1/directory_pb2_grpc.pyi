@@ -65,7 +65,7 @@ class DirectoryServiceStub:
     """
     DeletePrincipal: _grpc.UnaryUnaryMultiCallable[_directory_pb2.DeletePrincipalRequest, _directory_pb2.DeletePrincipalResponse]
     """Ends a principal for good: its keys stop from the next call on and are revoked, its bindings and memberships go.
-    Permission `principals:delete`.
+    After a crash or a lost answer the same call finishes what was left. Permission `principals:delete`.
     """
     CreateGroup: _grpc.UnaryUnaryMultiCallable[_directory_pb2.CreateGroupRequest, _directory_pb2.CreateGroupResponse]
     """Makes a group. Permission `groups:create`."""
@@ -95,8 +95,8 @@ class DirectoryServiceStub:
     ListBindings: _grpc.UnaryUnaryMultiCallable[_directory_pb2.ListBindingsRequest, _directory_pb2.ListBindingsResponse]
     """The bindings of an organization, by id. Permission `bindings:list`."""
     UpdateBinding: _grpc.UnaryUnaryMultiCallable[_directory_pb2.UpdateBindingRequest, _directory_pb2.UpdateBindingResponse]
-    """Changes what the mask names: resources, not_before, expires_at. Permission `bindings:update`, and what
-    CreateBinding asks of the granter.
+    """Changes what the mask names: resources (here "*" says every resource; an empty list is refused), not_before,
+    expires_at. Permission `bindings:update`, and what CreateBinding asks of the granter.
     """
     DeleteBinding: _grpc.UnaryUnaryMultiCallable[_directory_pb2.DeleteBindingRequest, _directory_pb2.DeleteBindingResponse]
     """Takes a role away again. Permission `bindings:delete`."""
@@ -138,7 +138,7 @@ class DirectoryServiceAsyncStub(DirectoryServiceStub):
     """
     DeletePrincipal: _aio.UnaryUnaryMultiCallable[_directory_pb2.DeletePrincipalRequest, _directory_pb2.DeletePrincipalResponse]  # type: ignore[assignment]
     """Ends a principal for good: its keys stop from the next call on and are revoked, its bindings and memberships go.
-    Permission `principals:delete`.
+    After a crash or a lost answer the same call finishes what was left. Permission `principals:delete`.
     """
     CreateGroup: _aio.UnaryUnaryMultiCallable[_directory_pb2.CreateGroupRequest, _directory_pb2.CreateGroupResponse]  # type: ignore[assignment]
     """Makes a group. Permission `groups:create`."""
@@ -168,8 +168,8 @@ class DirectoryServiceAsyncStub(DirectoryServiceStub):
     ListBindings: _aio.UnaryUnaryMultiCallable[_directory_pb2.ListBindingsRequest, _directory_pb2.ListBindingsResponse]  # type: ignore[assignment]
     """The bindings of an organization, by id. Permission `bindings:list`."""
     UpdateBinding: _aio.UnaryUnaryMultiCallable[_directory_pb2.UpdateBindingRequest, _directory_pb2.UpdateBindingResponse]  # type: ignore[assignment]
-    """Changes what the mask names: resources, not_before, expires_at. Permission `bindings:update`, and what
-    CreateBinding asks of the granter.
+    """Changes what the mask names: resources (here "*" says every resource; an empty list is refused), not_before,
+    expires_at. Permission `bindings:update`, and what CreateBinding asks of the granter.
     """
     DeleteBinding: _aio.UnaryUnaryMultiCallable[_directory_pb2.DeleteBindingRequest, _directory_pb2.DeleteBindingResponse]  # type: ignore[assignment]
     """Takes a role away again. Permission `bindings:delete`."""
@@ -268,7 +268,7 @@ class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_directory_pb2.DeletePrincipalResponse, _abc.Awaitable[_directory_pb2.DeletePrincipalResponse]]:
         """Ends a principal for good: its keys stop from the next call on and are revoked, its bindings and memberships go.
-        Permission `principals:delete`.
+        After a crash or a lost answer the same call finishes what was left. Permission `principals:delete`.
         """
 
     @_abc_1.abstractmethod
@@ -370,8 +370,8 @@ class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _directory_pb2.UpdateBindingRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_directory_pb2.UpdateBindingResponse, _abc.Awaitable[_directory_pb2.UpdateBindingResponse]]:
-        """Changes what the mask names: resources, not_before, expires_at. Permission `bindings:update`, and what
-        CreateBinding asks of the granter.
+        """Changes what the mask names: resources (here "*" says every resource; an empty list is refused), not_before,
+        expires_at. Permission `bindings:update`, and what CreateBinding asks of the granter.
         """
 
     @_abc_1.abstractmethod

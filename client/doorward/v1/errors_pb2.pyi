@@ -64,6 +64,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the thing is part of Doorward itself and cannot be changed this way. metadata: type, id."""
     ERROR_REASON_IMMUTABLE: _ErrorReason.ValueType  # 35
     """FAILED_PRECONDITION: a setting that is fixed from the first apply on would change. metadata: field."""
+    ERROR_REASON_NOT_RECOVERABLE: _ErrorReason.ValueType  # 36
+    """FAILED_PRECONDITION: the text of this secret is not kept: the keyspace is not recoverable, the key is revoked, or
+    only a hash of it was imported. metadata: type, id.
+    """
+    ERROR_REASON_COUNT_MISMATCH: _ErrorReason.ValueType  # 37
+    """FAILED_PRECONDITION: the filter finds another number of keys than was expected. metadata: expected, found."""
+    ERROR_REASON_TOO_MANY_ACTIVE_KEYS: _ErrorReason.ValueType  # 38
+    """FAILED_PRECONDITION: the owner has as many active keys as the keyspace allows. metadata: limit."""
     ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 40
     """ABORTED: the etag is not the current one; read again, then decide again. metadata: type, id."""
     ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 50
@@ -125,6 +133,14 @@ ERROR_REASON_BUILT_IN: ErrorReason.ValueType  # 34
 """FAILED_PRECONDITION: the thing is part of Doorward itself and cannot be changed this way. metadata: type, id."""
 ERROR_REASON_IMMUTABLE: ErrorReason.ValueType  # 35
 """FAILED_PRECONDITION: a setting that is fixed from the first apply on would change. metadata: field."""
+ERROR_REASON_NOT_RECOVERABLE: ErrorReason.ValueType  # 36
+"""FAILED_PRECONDITION: the text of this secret is not kept: the keyspace is not recoverable, the key is revoked, or
+only a hash of it was imported. metadata: type, id.
+"""
+ERROR_REASON_COUNT_MISMATCH: ErrorReason.ValueType  # 37
+"""FAILED_PRECONDITION: the filter finds another number of keys than was expected. metadata: expected, found."""
+ERROR_REASON_TOO_MANY_ACTIVE_KEYS: ErrorReason.ValueType  # 38
+"""FAILED_PRECONDITION: the owner has as many active keys as the keyspace allows. metadata: limit."""
 ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 40
 """ABORTED: the etag is not the current one; read again, then decide again. metadata: type, id."""
 ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 50

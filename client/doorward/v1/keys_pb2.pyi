@@ -114,6 +114,62 @@ EXPIRY_PRESET_NONE: ExpiryPreset.ValueType  # 4
 """The key does not expire."""
 Global___ExpiryPreset: _TypeAlias = ExpiryPreset  # noqa: Y015
 
+class _ImportedHash:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ImportedHashEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImportedHash.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    IMPORTED_HASH_UNSPECIFIED: _ImportedHash.ValueType  # 0
+    """Not set."""
+    IMPORTED_HASH_SHA256: _ImportedHash.ValueType  # 1
+    """SHA-256 of the text, as 64 hexadecimal digits or in base64."""
+    IMPORTED_HASH_BCRYPT: _ImportedHash.ValueType  # 2
+    """bcrypt of the text itself, beginning with $2a$ or $2b$, of a cost up to 16. A text of more than 72 bytes, of which
+    other systems hashed only the beginning, never proves possession here.
+    """
+
+class ImportedHash(_ImportedHash, metaclass=_ImportedHashEnumTypeWrapper):
+    """How the system that is left behind kept a secret."""
+
+IMPORTED_HASH_UNSPECIFIED: ImportedHash.ValueType  # 0
+"""Not set."""
+IMPORTED_HASH_SHA256: ImportedHash.ValueType  # 1
+"""SHA-256 of the text, as 64 hexadecimal digits or in base64."""
+IMPORTED_HASH_BCRYPT: ImportedHash.ValueType  # 2
+"""bcrypt of the text itself, beginning with $2a$ or $2b$, of a cost up to 16. A text of more than 72 bytes, of which
+other systems hashed only the beginning, never proves possession here.
+"""
+Global___ImportedHash: _TypeAlias = ImportedHash  # noqa: Y015
+
+class _ImportOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ImportOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImportOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    IMPORT_OUTCOME_UNSPECIFIED: _ImportOutcome.ValueType  # 0
+    """Not set."""
+    IMPORT_OUTCOME_CREATED: _ImportOutcome.ValueType  # 1
+    """The key is in; with dry_run, it would be."""
+    IMPORT_OUTCOME_EXISTS: _ImportOutcome.ValueType  # 2
+    """A key with this external id was in already, and stays as it is."""
+    IMPORT_OUTCOME_REJECTED: _ImportOutcome.ValueType  # 3
+    """The row breaks a rule; nothing was kept of it."""
+
+class ImportOutcome(_ImportOutcome, metaclass=_ImportOutcomeEnumTypeWrapper):
+    """What became of a row."""
+
+IMPORT_OUTCOME_UNSPECIFIED: ImportOutcome.ValueType  # 0
+"""Not set."""
+IMPORT_OUTCOME_CREATED: ImportOutcome.ValueType  # 1
+"""The key is in; with dry_run, it would be."""
+IMPORT_OUTCOME_EXISTS: ImportOutcome.ValueType  # 2
+"""A key with this external id was in already, and stays as it is."""
+IMPORT_OUTCOME_REJECTED: ImportOutcome.ValueType  # 3
+"""The row breaks a rule; nothing was kept of it."""
+Global___ImportOutcome: _TypeAlias = ImportOutcome  # noqa: Y015
+
 @_typing.final
 class KeyBinding(_message.Message):
     """A role on some resources, for some time: one entry of a key's ceiling."""
@@ -253,6 +309,9 @@ class Key(_message.Message):
     LAST_USED_AT_FIELD_NUMBER: _builtins.int
     SECRETS_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    API_VERSION_FIELD_NUMBER: _builtins.int
+    EXTERNAL_ID_FIELD_NUMBER: _builtins.int
+    ROTATE_BY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Stable id, e.g. "key_7hQ2mB9sLx4R". Not secret."""
     organization: _builtins.str
@@ -281,6 +340,10 @@ class Key(_message.Message):
     """Why, in the words of whoever revoked it."""
     etag: _builtins.str
     """Changes with every change of the key. Send it back in UpdateKey to be told of a change in between."""
+    api_version: _builtins.str
+    """The API version that was current when the key was created; never moves. Empty: the keyspace names none."""
+    external_id: _builtins.str
+    """The id that the key had in the system it was imported from. Empty: it was made here."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Roles granted to the key on every resource, in the vendor's spelling, e.g. "read:findings". Updatable."""
@@ -325,6 +388,10 @@ class Key(_message.Message):
     def secrets(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeySecret]:
         """Its secrets, newest first."""
 
+    @_builtins.property
+    def rotate_by(self) -> _timestamp_pb2.Timestamp:
+        """When its newest secret should be replaced at the latest, by the keyspace's rule. Absent: there is none."""
+
     def __init__(
         self,
         *,
@@ -353,14 +420,43 @@ class Key(_message.Message):
         last_used_at: _timestamp_pb2.Timestamp | None = ...,
         secrets: _abc.Iterable[Global___KeySecret] | None = ...,
         etag: _builtins.str = ...,
+        api_version: _builtins.str = ...,
+        external_id: _builtins.str = ...,
+        rotate_by: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "last_used_at", b"last_used_at", "not_before", b"not_before", "revoked_at", b"revoked_at", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "last_used_at", b"last_used_at", "not_before", b"not_before", "revoked_at", b"revoked_at", "rotate_by", b"rotate_by", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_cidrs", b"allowed_cidrs", "bindings", b"bindings", "ceiling", b"ceiling", "created_at", b"created_at", "description", b"description", "enabled", b"enabled", "environment", b"environment", "etag", b"etag", "expires_at", b"expires_at", "id", b"id", "keyspace", b"keyspace", "last_used_at", b"last_used_at", "masked", b"masked", "metadata", b"metadata", "name", b"name", "not_before", b"not_before", "organization", b"organization", "owner", b"owner", "revoke_reason", b"revoke_reason", "revoked_at", b"revoked_at", "scopes", b"scopes", "secrets", b"secrets", "state", b"state", "type", b"type", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_cidrs", b"allowed_cidrs", "api_version", b"api_version", "bindings", b"bindings", "ceiling", b"ceiling", "created_at", b"created_at", "description", b"description", "enabled", b"enabled", "environment", b"environment", "etag", b"etag", "expires_at", b"expires_at", "external_id", b"external_id", "id", b"id", "keyspace", b"keyspace", "last_used_at", b"last_used_at", "masked", b"masked", "metadata", b"metadata", "name", b"name", "not_before", b"not_before", "organization", b"organization", "owner", b"owner", "revoke_reason", b"revoke_reason", "revoked_at", b"revoked_at", "rotate_by", b"rotate_by", "scopes", b"scopes", "secrets", b"secrets", "state", b"state", "type", b"type", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Key: _TypeAlias = Key  # noqa: Y015
+
+@_typing.final
+class Warning(_message.Message):
+    """Something that is allowed, but unwise."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """Stable word: NO_EXPIRY, NAME_SAYS_NOTHING."""
+    message: _builtins.str
+    """The same for people, with what would be better."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Warning: _TypeAlias = Warning  # noqa: Y015
 
 @_typing.final
 class Expiry(_message.Message):
@@ -473,6 +569,7 @@ class CreateKeyRequest(_message.Message):
     NOT_BEFORE_FIELD_NUMBER: _builtins.int
     EXPIRY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    API_VERSION_FIELD_NUMBER: _builtins.int
     organization: _builtins.str
     """The organization that the key will belong to. Empty: the caller's own."""
     keyspace: _builtins.str
@@ -486,13 +583,15 @@ class CreateKeyRequest(_message.Message):
     environment: _builtins.str
     """See Key. Empty: the keyspace's default."""
     type: _builtins.str
-    """See Key."""
+    """See Key. Empty: the keyspace's default for the environment."""
     ceiling: Global___Ceiling.ValueType
     """See Key."""
     request_id: _builtins.str
     """Makes a retry safe: at most 64 characters, e.g. a UUID. The same request_id by the same caller within 24 hours
     returns the same key, without its secret. Empty: every call makes a key.
     """
+    api_version: _builtins.str
+    """See Key. Empty: the keyspace's current one."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """See Key. At most 100."""
@@ -515,7 +614,7 @@ class CreateKeyRequest(_message.Message):
 
     @_builtins.property
     def expiry(self) -> Global___Expiry:
-        """When it shall expire. Absent: it does not."""
+        """When it shall expire. Absent: as the keyspace says, else never. The preset NONE asks for never."""
 
     def __init__(
         self,
@@ -535,10 +634,11 @@ class CreateKeyRequest(_message.Message):
         not_before: _timestamp_pb2.Timestamp | None = ...,
         expiry: Global___Expiry | None = ...,
         request_id: _builtins.str = ...,
+        api_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expiry", b"expiry", "not_before", b"not_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_cidrs", b"allowed_cidrs", "bindings", b"bindings", "ceiling", b"ceiling", "description", b"description", "environment", b"environment", "expiry", b"expiry", "keyspace", b"keyspace", "metadata", b"metadata", "name", b"name", "not_before", b"not_before", "organization", b"organization", "owner", b"owner", "request_id", b"request_id", "scopes", b"scopes", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_cidrs", b"allowed_cidrs", "api_version", b"api_version", "bindings", b"bindings", "ceiling", b"ceiling", "description", b"description", "environment", b"environment", "expiry", b"expiry", "keyspace", b"keyspace", "metadata", b"metadata", "name", b"name", "not_before", b"not_before", "organization", b"organization", "owner", b"owner", "request_id", b"request_id", "scopes", b"scopes", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -554,6 +654,8 @@ class CreateKeyResponse(_message.Message):
     SECRET_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    REPLACED_KEYS_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
     """The full text of its secret. Shown this once; Doorward does not keep it. Empty when `replayed`."""
     replayed: _builtins.bool
@@ -564,6 +666,16 @@ class CreateKeyResponse(_message.Message):
     def key(self) -> Global___Key:
         """The key."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Warning]:
+        """What is allowed here, but unwise: no expiry in production, a name that says nothing."""
+
+    @_builtins.property
+    def replaced_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of older keys of the same owner that this one replaced: they are revoked (`on_exceed: revoke_oldest`).
+        Empty when `replayed`.
+        """
+
     def __init__(
         self,
         *,
@@ -571,10 +683,12 @@ class CreateKeyResponse(_message.Message):
         secret: _builtins.str = ...,
         replayed: _builtins.bool = ...,
         revision: _builtins.int = ...,
+        warnings: _abc.Iterable[Global___Warning] | None = ...,
+        replaced_keys: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "replayed", b"replayed", "revision", b"revision", "secret", b"secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "replaced_keys", b"replaced_keys", "replayed", b"replayed", "revision", b"revision", "secret", b"secret", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1011,3 +1125,386 @@ class DeleteKeyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteKeyResponse: _TypeAlias = DeleteKeyResponse  # noqa: Y015
+
+@_typing.final
+class BatchRevokeKeysRequest(_message.Message):
+    """Request of BatchRevokeKeys."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    EXPECTED_COUNT_FIELD_NUMBER: _builtins.int
+    organization: _builtins.str
+    """The organization. Empty: the caller's own."""
+    reason: _builtins.str
+    """Why; kept with each key and in the audit log, at most 500 characters. Required."""
+    dry_run: _builtins.bool
+    """Only tell how many and show some; end nothing."""
+    expected_count: _builtins.int
+    """If given: how many keys the filter must find, as the dry run said; else FAILED_PRECONDITION (COUNT_MISMATCH) and
+    nothing is ended.
+    """
+    @_builtins.property
+    def filter(self) -> Global___KeyFilter:
+        """Which keys; at least one condition. Revoked keys are passed over."""
+
+    def __init__(
+        self,
+        *,
+        organization: _builtins.str = ...,
+        filter: Global___KeyFilter | None = ...,
+        reason: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+        expected_count: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_count", b"_expected_count", "expected_count", b"expected_count", "filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_count", b"_expected_count", "dry_run", b"dry_run", "expected_count", b"expected_count", "filter", b"filter", "organization", b"organization", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_count: _TypeAlias = _typing.Literal["expected_count"]  # noqa: Y015
+    _WhichOneofArgType__expected_count: _TypeAlias = _typing.Literal["_expected_count", b"_expected_count"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_count) -> _WhichOneofReturnType__expected_count | None: ...
+
+Global___BatchRevokeKeysRequest: _TypeAlias = BatchRevokeKeysRequest  # noqa: Y015
+
+@_typing.final
+class BatchRevokeKeysResponse(_message.Message):
+    """Answer of BatchRevokeKeys."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    SAMPLE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """How many keys were ended, or with dry_run would be."""
+    revision: _builtins.int
+    """The store's commit counter after the last chunk."""
+    @_builtins.property
+    def sample(self) -> _containers.RepeatedCompositeFieldContainer[Global___Key]:
+        """Up to 20 of them, newest first."""
+
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+        sample: _abc.Iterable[Global___Key] | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "revision", b"revision", "sample", b"sample"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchRevokeKeysResponse: _TypeAlias = BatchRevokeKeysResponse  # noqa: Y015
+
+@_typing.final
+class RevealKeyRequest(_message.Message):
+    """Request of RevealKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    organization: _builtins.str
+    """The key's organization. Empty: the caller's own."""
+    id: _builtins.str
+    """The key's id. Required."""
+    def __init__(
+        self,
+        *,
+        organization: _builtins.str = ...,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "organization", b"organization"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevealKeyRequest: _TypeAlias = RevealKeyRequest  # noqa: Y015
+
+@_typing.final
+class RevealKeyResponse(_message.Message):
+    """Answer of RevealKey."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECRET_FIELD_NUMBER: _builtins.int
+    secret: _builtins.str
+    """The full text of the newest secret."""
+    def __init__(
+        self,
+        *,
+        secret: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevealKeyResponse: _TypeAlias = RevealKeyResponse  # noqa: Y015
+
+@_typing.final
+class ImportHeader(_message.Message):
+    """What is said once for an import."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_FIELD_NUMBER: _builtins.int
+    KEYSPACE_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    organization: _builtins.str
+    """The organization that the keys will belong to. Empty: the caller's own."""
+    keyspace: _builtins.str
+    """The keyspace; it must declare the legacy format of the texts. Required."""
+    dry_run: _builtins.bool
+    """Check every row and tell its result, but keep nothing."""
+    def __init__(
+        self,
+        *,
+        organization: _builtins.str = ...,
+        keyspace: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "keyspace", b"keyspace", "organization", b"organization"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportHeader: _TypeAlias = ImportHeader  # noqa: Y015
+
+@_typing.final
+class ImportRow(_message.Message):
+    """One key to take in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    EXTERNAL_ID_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    HASH_KIND_FIELD_NUMBER: _builtins.int
+    LOOKUP_FIELD_NUMBER: _builtins.int
+    LAST4_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    CEILING_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
+    BINDINGS_FIELD_NUMBER: _builtins.int
+    ALLOWED_CIDRS_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    API_VERSION_FIELD_NUMBER: _builtins.int
+    external_id: _builtins.str
+    """Its id in the other system, unique in organization and keyspace, at most 200 characters. Required."""
+    text: _builtins.str
+    """The text itself."""
+    hash: _builtins.str
+    """What the other system kept of it."""
+    hash_kind: Global___ImportedHash.ValueType
+    """How `hash` was made."""
+    lookup: _builtins.str
+    """With a hash: the part of the text that finds it, as a legacy format says (`lookup`). Required with bcrypt, whose
+    hash is different each time it is made and cannot find itself. With SHA-256, empty means that the whole text finds
+    it: of a legacy format without a `lookup`, or of the keyspace's own if that is uuid or jwt.
+    """
+    last4: _builtins.str
+    """With a hash: the last four characters of the text, for display, if they are known."""
+    name: _builtins.str
+    """See Key. Required."""
+    description: _builtins.str
+    """See Key."""
+    owner: _builtins.str
+    """See Key."""
+    environment: _builtins.str
+    """See Key. Empty: the keyspace's default."""
+    type: _builtins.str
+    """See Key."""
+    ceiling: Global___Ceiling.ValueType
+    """See Key."""
+    api_version: _builtins.str
+    """See Key. Empty: the keyspace's current one."""
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """See Key."""
+
+    @_builtins.property
+    def bindings(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyBinding]:
+        """See Key."""
+
+    @_builtins.property
+    def allowed_cidrs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """See Key."""
+
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """See Key."""
+
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was created there. Absent: now."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When it expires. Absent: never, also where new keys have a default."""
+
+    def __init__(
+        self,
+        *,
+        external_id: _builtins.str = ...,
+        text: _builtins.str = ...,
+        hash: _builtins.str = ...,
+        hash_kind: Global___ImportedHash.ValueType = ...,
+        lookup: _builtins.str = ...,
+        last4: _builtins.str = ...,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        owner: _builtins.str = ...,
+        environment: _builtins.str = ...,
+        type: _builtins.str = ...,
+        ceiling: Global___Ceiling.ValueType = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
+        bindings: _abc.Iterable[Global___KeyBinding] | None = ...,
+        allowed_cidrs: _abc.Iterable[_builtins.str] | None = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        api_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "hash", b"hash", "proof", b"proof", "text", b"text"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_cidrs", b"allowed_cidrs", "api_version", b"api_version", "bindings", b"bindings", "ceiling", b"ceiling", "created_at", b"created_at", "description", b"description", "environment", b"environment", "expires_at", b"expires_at", "external_id", b"external_id", "hash", b"hash", "hash_kind", b"hash_kind", "last4", b"last4", "lookup", b"lookup", "metadata", b"metadata", "name", b"name", "owner", b"owner", "proof", b"proof", "scopes", b"scopes", "text", b"text", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_proof: _TypeAlias = _typing.Literal["text", "hash"]  # noqa: Y015
+    _WhichOneofArgType_proof: _TypeAlias = _typing.Literal["proof", b"proof"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_proof) -> _WhichOneofReturnType_proof | None: ...
+
+Global___ImportRow: _TypeAlias = ImportRow  # noqa: Y015
+
+@_typing.final
+class ImportKeysRequest(_message.Message):
+    """One message of the stream: first a header, then rows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    ROW_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> Global___ImportHeader:
+        """Must come first, and only once."""
+
+    @_builtins.property
+    def row(self) -> Global___ImportRow:
+        """A key to take in."""
+
+    def __init__(
+        self,
+        *,
+        header: Global___ImportHeader | None = ...,
+        row: Global___ImportRow | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "message", b"message", "row", b"row"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "message", b"message", "row", b"row"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["header", "row"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___ImportKeysRequest: _TypeAlias = ImportKeysRequest  # noqa: Y015
+
+@_typing.final
+class ImportResult(_message.Message):
+    """The result of one row, in the order of the rows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXTERNAL_ID_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    external_id: _builtins.str
+    """The row's external id."""
+    outcome: Global___ImportOutcome.ValueType
+    """What became of it."""
+    key_id: _builtins.str
+    """The key. Empty unless it is in."""
+    reason: _builtins.str
+    """With REJECTED: an ErrorReason without its prefix."""
+    message: _builtins.str
+    """With REJECTED: what is wrong, in words; never the secret or its hash."""
+    def __init__(
+        self,
+        *,
+        external_id: _builtins.str = ...,
+        outcome: Global___ImportOutcome.ValueType = ...,
+        key_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["external_id", b"external_id", "key_id", b"key_id", "message", b"message", "outcome", b"outcome", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportResult: _TypeAlias = ImportResult  # noqa: Y015
+
+@_typing.final
+class ImportKeysResponse(_message.Message):
+    """Answer of ImportKeys."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """The store's commit counter after the last row."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportResult]:
+        """One for each row."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___ImportResult] | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportKeysResponse: _TypeAlias = ImportKeysResponse  # noqa: Y015

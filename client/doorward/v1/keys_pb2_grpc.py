@@ -28,6 +28,11 @@ if _version_not_supported:
 class KeyServiceStub(object):
     """Issues, watches and ends keys.
 
+    A keyspace's guard rails (`keys:` in its file) hold in CreateKey, UpdateKey, RotateKey and ImportKeys alike, for what
+    is done from then on. INVALID_ARGUMENT names the field and the rule; FAILED_PRECONDITION (TOO_MANY_ACTIVE_KEYS) means
+    one active key too many of an owner; PERMISSION_DENIED, that keys are made or ended only by their owner, or only by
+    others.
+
     Every request names an organization; empty means the caller's own. Only keys of the operator organization reach
     another one, as far as their bindings name it. Rights are permissions of the keyspace `doorward` on
     `organizations/<organization>/keyspaces/<keyspace>/keys/<id>`; the owner of a key has the relation `owner` to it.
@@ -78,10 +83,30 @@ class KeyServiceStub(object):
                 request_serializer=doorward_dot_v1_dot_keys__pb2.DeleteKeyRequest.SerializeToString,
                 response_deserializer=doorward_dot_v1_dot_keys__pb2.DeleteKeyResponse.FromString,
                 _registered_method=True)
+        self.BatchRevokeKeys = channel.unary_unary(
+                '/doorward.v1.KeyService/BatchRevokeKeys',
+                request_serializer=doorward_dot_v1_dot_keys__pb2.BatchRevokeKeysRequest.SerializeToString,
+                response_deserializer=doorward_dot_v1_dot_keys__pb2.BatchRevokeKeysResponse.FromString,
+                _registered_method=True)
+        self.RevealKey = channel.unary_unary(
+                '/doorward.v1.KeyService/RevealKey',
+                request_serializer=doorward_dot_v1_dot_keys__pb2.RevealKeyRequest.SerializeToString,
+                response_deserializer=doorward_dot_v1_dot_keys__pb2.RevealKeyResponse.FromString,
+                _registered_method=True)
+        self.ImportKeys = channel.stream_unary(
+                '/doorward.v1.KeyService/ImportKeys',
+                request_serializer=doorward_dot_v1_dot_keys__pb2.ImportKeysRequest.SerializeToString,
+                response_deserializer=doorward_dot_v1_dot_keys__pb2.ImportKeysResponse.FromString,
+                _registered_method=True)
 
 
 class KeyServiceServicer(object):
     """Issues, watches and ends keys.
+
+    A keyspace's guard rails (`keys:` in its file) hold in CreateKey, UpdateKey, RotateKey and ImportKeys alike, for what
+    is done from then on. INVALID_ARGUMENT names the field and the rule; FAILED_PRECONDITION (TOO_MANY_ACTIVE_KEYS) means
+    one active key too many of an owner; PERMISSION_DENIED, that keys are made or ended only by their owner, or only by
+    others.
 
     Every request names an organization; empty means the caller's own. Only keys of the operator organization reach
     another one, as far as their bindings name it. Rights are permissions of the keyspace `doorward` on
@@ -118,8 +143,9 @@ class KeyServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateKey(self, request, context):
-        """Changes settings of a key: exactly those that the mask names. Permission `keys:update`, and for scopes and
-        bindings what CreateKey asks for. A revoked key stays as it is: FAILED_PRECONDITION.
+        """Changes settings of a key: exactly those that the mask names. Permission `keys:update`, and where the key could do
+        more afterwards, or longer, from more networks, or again, what CreateKey asks for. A revoked key stays as it is: FAILED_PRECONDITION. A key that becomes usable
+        again takes one of its owner's places, as a new one does; of the guard rails, those on what changes are asked about.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,7 +154,7 @@ class KeyServiceServicer(object):
     def RotateKey(self, request, context):
         """Adds a secret and lets the older ones end at the earlier of their own end and now + grace. Id, settings, usage
         and history stay. Permission `keys:rotate`, and on keys of the keyspace `doorward` what CreateKey asks for.
-        FAILED_PRECONDITION on a revoked or expired key.
+        FAILED_PRECONDITION on a revoked or expired key, INVALID_ARGUMENT on one that could not be made so any more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,6 +170,38 @@ class KeyServiceServicer(object):
 
     def DeleteKey(self, request, context):
         """Ends a key, if it is live, and takes it off the lists; its audit trail stays. Permission `keys:delete`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchRevokeKeys(self, request, context):
+        """Ends many keys for good: those that the filter finds. With `dry_run`, only tells which. Commits in chunks of at most
+        1,000: after a failure, the same call goes on where it stopped, for revoked keys are not found again.
+        Keys that are made or changed meanwhile are not ended. Permission `keys:revoke` on
+        `organizations/<organization>/keyspaces/<keyspace of the filter, or ->/keys`; PERMISSION_DENIED, before any key is
+        ended, if one of them may be ended by its owner only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevealKey(self, request, context):
+        """Returns the full text of a key's newest secret again. Only in keyspaces that are `recoverable`; audited before it
+        answers. Permission `keys:reveal`. FAILED_PRECONDITION (NOT_RECOVERABLE) for revoked and imported-as-hash secrets.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportKeys(self, request_iterator, context):
+        """Takes in keys that another system handed out: their texts, or the hashes it kept of them. The first message is a
+        header, each further one a row, at most 10,000 with 64 MiB in all; every row has a result of its own, and a bad one
+        spoils no other. Rows are kept as they come: when a call fails on its way, those before are in.
+        Rows with an external id that exists already are left alone, so the same import can be sent again.
+        Permission `keys:import` on `organizations/<organization>/keyspaces/<keyspace>/keys`, and for each row the right to
+        grant what CreateKey asks for. Importing is an administrator's work, also where only owners make keys. Keys of
+        Doorward itself are made here, not imported: FAILED_PRECONDITION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -187,6 +245,21 @@ def add_KeyServiceServicer_to_server(servicer, server):
                     request_deserializer=doorward_dot_v1_dot_keys__pb2.DeleteKeyRequest.FromString,
                     response_serializer=doorward_dot_v1_dot_keys__pb2.DeleteKeyResponse.SerializeToString,
             ),
+            'BatchRevokeKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchRevokeKeys,
+                    request_deserializer=doorward_dot_v1_dot_keys__pb2.BatchRevokeKeysRequest.FromString,
+                    response_serializer=doorward_dot_v1_dot_keys__pb2.BatchRevokeKeysResponse.SerializeToString,
+            ),
+            'RevealKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevealKey,
+                    request_deserializer=doorward_dot_v1_dot_keys__pb2.RevealKeyRequest.FromString,
+                    response_serializer=doorward_dot_v1_dot_keys__pb2.RevealKeyResponse.SerializeToString,
+            ),
+            'ImportKeys': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportKeys,
+                    request_deserializer=doorward_dot_v1_dot_keys__pb2.ImportKeysRequest.FromString,
+                    response_serializer=doorward_dot_v1_dot_keys__pb2.ImportKeysResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'doorward.v1.KeyService', rpc_method_handlers)
@@ -197,6 +270,11 @@ def add_KeyServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class KeyService(object):
     """Issues, watches and ends keys.
+
+    A keyspace's guard rails (`keys:` in its file) hold in CreateKey, UpdateKey, RotateKey and ImportKeys alike, for what
+    is done from then on. INVALID_ARGUMENT names the field and the rule; FAILED_PRECONDITION (TOO_MANY_ACTIVE_KEYS) means
+    one active key too many of an owner; PERMISSION_DENIED, that keys are made or ended only by their owner, or only by
+    others.
 
     Every request names an organization; empty means the caller's own. Only keys of the operator organization reach
     another one, as far as their bindings name it. Rights are permissions of the keyspace `doorward` on
@@ -386,6 +464,87 @@ class KeyService(object):
             '/doorward.v1.KeyService/DeleteKey',
             doorward_dot_v1_dot_keys__pb2.DeleteKeyRequest.SerializeToString,
             doorward_dot_v1_dot_keys__pb2.DeleteKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchRevokeKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/doorward.v1.KeyService/BatchRevokeKeys',
+            doorward_dot_v1_dot_keys__pb2.BatchRevokeKeysRequest.SerializeToString,
+            doorward_dot_v1_dot_keys__pb2.BatchRevokeKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevealKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/doorward.v1.KeyService/RevealKey',
+            doorward_dot_v1_dot_keys__pb2.RevealKeyRequest.SerializeToString,
+            doorward_dot_v1_dot_keys__pb2.RevealKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportKeys(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/doorward.v1.KeyService/ImportKeys',
+            doorward_dot_v1_dot_keys__pb2.ImportKeysRequest.SerializeToString,
+            doorward_dot_v1_dot_keys__pb2.ImportKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -29,6 +29,11 @@ GRPC_VERSION: str
 class KeyServiceStub:
     """Issues, watches and ends keys.
 
+    A keyspace's guard rails (`keys:` in its file) hold in CreateKey, UpdateKey, RotateKey and ImportKeys alike, for what
+    is done from then on. INVALID_ARGUMENT names the field and the rule; FAILED_PRECONDITION (TOO_MANY_ACTIVE_KEYS) means
+    one active key too many of an owner; PERMISSION_DENIED, that keys are made or ended only by their owner, or only by
+    others.
+
     Every request names an organization; empty means the caller's own. Only keys of the operator organization reach
     another one, as far as their bindings name it. Rights are permissions of the keyspace `doorward` on
     `organizations/<organization>/keyspaces/<keyspace>/keys/<id>`; the owner of a key has the relation `owner` to it.
@@ -55,13 +60,14 @@ class KeyServiceStub:
     alone must name itself in `filter.owner`.
     """
     UpdateKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.UpdateKeyRequest, _keys_pb2.UpdateKeyResponse]
-    """Changes settings of a key: exactly those that the mask names. Permission `keys:update`, and for scopes and
-    bindings what CreateKey asks for. A revoked key stays as it is: FAILED_PRECONDITION.
+    """Changes settings of a key: exactly those that the mask names. Permission `keys:update`, and where the key could do
+    more afterwards, or longer, from more networks, or again, what CreateKey asks for. A revoked key stays as it is: FAILED_PRECONDITION. A key that becomes usable
+    again takes one of its owner's places, as a new one does; of the guard rails, those on what changes are asked about.
     """
     RotateKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RotateKeyRequest, _keys_pb2.RotateKeyResponse]
     """Adds a secret and lets the older ones end at the earlier of their own end and now + grace. Id, settings, usage
     and history stay. Permission `keys:rotate`, and on keys of the keyspace `doorward` what CreateKey asks for.
-    FAILED_PRECONDITION on a revoked or expired key.
+    FAILED_PRECONDITION on a revoked or expired key, INVALID_ARGUMENT on one that could not be made so any more.
     """
     RevokeKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RevokeKeyRequest, _keys_pb2.RevokeKeyResponse]
     """Ends a key for good. Cannot be undone. Revoking a revoked key changes nothing and succeeds.
@@ -69,10 +75,35 @@ class KeyServiceStub:
     """
     DeleteKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.DeleteKeyRequest, _keys_pb2.DeleteKeyResponse]
     """Ends a key, if it is live, and takes it off the lists; its audit trail stays. Permission `keys:delete`."""
+    BatchRevokeKeys: _grpc.UnaryUnaryMultiCallable[_keys_pb2.BatchRevokeKeysRequest, _keys_pb2.BatchRevokeKeysResponse]
+    """Ends many keys for good: those that the filter finds. With `dry_run`, only tells which. Commits in chunks of at most
+    1,000: after a failure, the same call goes on where it stopped, for revoked keys are not found again.
+    Keys that are made or changed meanwhile are not ended. Permission `keys:revoke` on
+    `organizations/<organization>/keyspaces/<keyspace of the filter, or ->/keys`; PERMISSION_DENIED, before any key is
+    ended, if one of them may be ended by its owner only.
+    """
+    RevealKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RevealKeyRequest, _keys_pb2.RevealKeyResponse]
+    """Returns the full text of a key's newest secret again. Only in keyspaces that are `recoverable`; audited before it
+    answers. Permission `keys:reveal`. FAILED_PRECONDITION (NOT_RECOVERABLE) for revoked and imported-as-hash secrets.
+    """
+    ImportKeys: _grpc.StreamUnaryMultiCallable[_keys_pb2.ImportKeysRequest, _keys_pb2.ImportKeysResponse]
+    """Takes in keys that another system handed out: their texts, or the hashes it kept of them. The first message is a
+    header, each further one a row, at most 10,000 with 64 MiB in all; every row has a result of its own, and a bad one
+    spoils no other. Rows are kept as they come: when a call fails on its way, those before are in.
+    Rows with an external id that exists already are left alone, so the same import can be sent again.
+    Permission `keys:import` on `organizations/<organization>/keyspaces/<keyspace>/keys`, and for each row the right to
+    grant what CreateKey asks for. Importing is an administrator's work, also where only owners make keys. Keys of
+    Doorward itself are made here, not imported: FAILED_PRECONDITION.
+    """
 
 @_typing.type_check_only
 class KeyServiceAsyncStub(KeyServiceStub):
     """Issues, watches and ends keys.
+
+    A keyspace's guard rails (`keys:` in its file) hold in CreateKey, UpdateKey, RotateKey and ImportKeys alike, for what
+    is done from then on. INVALID_ARGUMENT names the field and the rule; FAILED_PRECONDITION (TOO_MANY_ACTIVE_KEYS) means
+    one active key too many of an owner; PERMISSION_DENIED, that keys are made or ended only by their owner, or only by
+    others.
 
     Every request names an organization; empty means the caller's own. Only keys of the operator organization reach
     another one, as far as their bindings name it. Rights are permissions of the keyspace `doorward` on
@@ -97,13 +128,14 @@ class KeyServiceAsyncStub(KeyServiceStub):
     alone must name itself in `filter.owner`.
     """
     UpdateKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.UpdateKeyRequest, _keys_pb2.UpdateKeyResponse]  # type: ignore[assignment]
-    """Changes settings of a key: exactly those that the mask names. Permission `keys:update`, and for scopes and
-    bindings what CreateKey asks for. A revoked key stays as it is: FAILED_PRECONDITION.
+    """Changes settings of a key: exactly those that the mask names. Permission `keys:update`, and where the key could do
+    more afterwards, or longer, from more networks, or again, what CreateKey asks for. A revoked key stays as it is: FAILED_PRECONDITION. A key that becomes usable
+    again takes one of its owner's places, as a new one does; of the guard rails, those on what changes are asked about.
     """
     RotateKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.RotateKeyRequest, _keys_pb2.RotateKeyResponse]  # type: ignore[assignment]
     """Adds a secret and lets the older ones end at the earlier of their own end and now + grace. Id, settings, usage
     and history stay. Permission `keys:rotate`, and on keys of the keyspace `doorward` what CreateKey asks for.
-    FAILED_PRECONDITION on a revoked or expired key.
+    FAILED_PRECONDITION on a revoked or expired key, INVALID_ARGUMENT on one that could not be made so any more.
     """
     RevokeKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.RevokeKeyRequest, _keys_pb2.RevokeKeyResponse]  # type: ignore[assignment]
     """Ends a key for good. Cannot be undone. Revoking a revoked key changes nothing and succeeds.
@@ -111,9 +143,34 @@ class KeyServiceAsyncStub(KeyServiceStub):
     """
     DeleteKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.DeleteKeyRequest, _keys_pb2.DeleteKeyResponse]  # type: ignore[assignment]
     """Ends a key, if it is live, and takes it off the lists; its audit trail stays. Permission `keys:delete`."""
+    BatchRevokeKeys: _aio.UnaryUnaryMultiCallable[_keys_pb2.BatchRevokeKeysRequest, _keys_pb2.BatchRevokeKeysResponse]  # type: ignore[assignment]
+    """Ends many keys for good: those that the filter finds. With `dry_run`, only tells which. Commits in chunks of at most
+    1,000: after a failure, the same call goes on where it stopped, for revoked keys are not found again.
+    Keys that are made or changed meanwhile are not ended. Permission `keys:revoke` on
+    `organizations/<organization>/keyspaces/<keyspace of the filter, or ->/keys`; PERMISSION_DENIED, before any key is
+    ended, if one of them may be ended by its owner only.
+    """
+    RevealKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.RevealKeyRequest, _keys_pb2.RevealKeyResponse]  # type: ignore[assignment]
+    """Returns the full text of a key's newest secret again. Only in keyspaces that are `recoverable`; audited before it
+    answers. Permission `keys:reveal`. FAILED_PRECONDITION (NOT_RECOVERABLE) for revoked and imported-as-hash secrets.
+    """
+    ImportKeys: _aio.StreamUnaryMultiCallable[_keys_pb2.ImportKeysRequest, _keys_pb2.ImportKeysResponse]  # type: ignore[assignment]
+    """Takes in keys that another system handed out: their texts, or the hashes it kept of them. The first message is a
+    header, each further one a row, at most 10,000 with 64 MiB in all; every row has a result of its own, and a bad one
+    spoils no other. Rows are kept as they come: when a call fails on its way, those before are in.
+    Rows with an external id that exists already are left alone, so the same import can be sent again.
+    Permission `keys:import` on `organizations/<organization>/keyspaces/<keyspace>/keys`, and for each row the right to
+    grant what CreateKey asks for. Importing is an administrator's work, also where only owners make keys. Keys of
+    Doorward itself are made here, not imported: FAILED_PRECONDITION.
+    """
 
 class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     """Issues, watches and ends keys.
+
+    A keyspace's guard rails (`keys:` in its file) hold in CreateKey, UpdateKey, RotateKey and ImportKeys alike, for what
+    is done from then on. INVALID_ARGUMENT names the field and the rule; FAILED_PRECONDITION (TOO_MANY_ACTIVE_KEYS) means
+    one active key too many of an owner; PERMISSION_DENIED, that keys are made or ended only by their owner, or only by
+    others.
 
     Every request names an organization; empty means the caller's own. Only keys of the operator organization reach
     another one, as far as their bindings name it. Rights are permissions of the keyspace `doorward` on
@@ -160,8 +217,9 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _keys_pb2.UpdateKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.UpdateKeyResponse, _abc.Awaitable[_keys_pb2.UpdateKeyResponse]]:
-        """Changes settings of a key: exactly those that the mask names. Permission `keys:update`, and for scopes and
-        bindings what CreateKey asks for. A revoked key stays as it is: FAILED_PRECONDITION.
+        """Changes settings of a key: exactly those that the mask names. Permission `keys:update`, and where the key could do
+        more afterwards, or longer, from more networks, or again, what CreateKey asks for. A revoked key stays as it is: FAILED_PRECONDITION. A key that becomes usable
+        again takes one of its owner's places, as a new one does; of the guard rails, those on what changes are asked about.
         """
 
     @_abc_1.abstractmethod
@@ -172,7 +230,7 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_keys_pb2.RotateKeyResponse, _abc.Awaitable[_keys_pb2.RotateKeyResponse]]:
         """Adds a secret and lets the older ones end at the earlier of their own end and now + grace. Id, settings, usage
         and history stay. Permission `keys:rotate`, and on keys of the keyspace `doorward` what CreateKey asks for.
-        FAILED_PRECONDITION on a revoked or expired key.
+        FAILED_PRECONDITION on a revoked or expired key, INVALID_ARGUMENT on one that could not be made so any more.
         """
 
     @_abc_1.abstractmethod
@@ -192,5 +250,43 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.DeleteKeyResponse, _abc.Awaitable[_keys_pb2.DeleteKeyResponse]]:
         """Ends a key, if it is live, and takes it off the lists; its audit trail stays. Permission `keys:delete`."""
+
+    @_abc_1.abstractmethod
+    def BatchRevokeKeys(
+        self,
+        request: _keys_pb2.BatchRevokeKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.BatchRevokeKeysResponse, _abc.Awaitable[_keys_pb2.BatchRevokeKeysResponse]]:
+        """Ends many keys for good: those that the filter finds. With `dry_run`, only tells which. Commits in chunks of at most
+        1,000: after a failure, the same call goes on where it stopped, for revoked keys are not found again.
+        Keys that are made or changed meanwhile are not ended. Permission `keys:revoke` on
+        `organizations/<organization>/keyspaces/<keyspace of the filter, or ->/keys`; PERMISSION_DENIED, before any key is
+        ended, if one of them may be ended by its owner only.
+        """
+
+    @_abc_1.abstractmethod
+    def RevealKey(
+        self,
+        request: _keys_pb2.RevealKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.RevealKeyResponse, _abc.Awaitable[_keys_pb2.RevealKeyResponse]]:
+        """Returns the full text of a key's newest secret again. Only in keyspaces that are `recoverable`; audited before it
+        answers. Permission `keys:reveal`. FAILED_PRECONDITION (NOT_RECOVERABLE) for revoked and imported-as-hash secrets.
+        """
+
+    @_abc_1.abstractmethod
+    def ImportKeys(
+        self,
+        request_iterator: _MaybeAsyncIterator[_keys_pb2.ImportKeysRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.ImportKeysResponse, _abc.Awaitable[_keys_pb2.ImportKeysResponse]]:
+        """Takes in keys that another system handed out: their texts, or the hashes it kept of them. The first message is a
+        header, each further one a row, at most 10,000 with 64 MiB in all; every row has a result of its own, and a bad one
+        spoils no other. Rows are kept as they come: when a call fails on its way, those before are in.
+        Rows with an external id that exists already are left alone, so the same import can be sent again.
+        Permission `keys:import` on `organizations/<organization>/keyspaces/<keyspace>/keys`, and for each row the right to
+        grant what CreateKey asks for. Importing is an administrator's work, also where only owners make keys. Keys of
+        Doorward itself are made here, not imported: FAILED_PRECONDITION.
+        """
 
 def add_KeyServiceServicer_to_server(servicer: KeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -51,6 +51,11 @@ class KeyspaceServiceStub(object):
                 request_serializer=doorward_dot_v1_dot_keyspaces__pb2.ListKeyspacesRequest.SerializeToString,
                 response_deserializer=doorward_dot_v1_dot_keyspaces__pb2.ListKeyspacesResponse.FromString,
                 _registered_method=True)
+        self.GetJsonWebKeySet = channel.unary_unary(
+                '/doorward.v1.KeyspaceService/GetJsonWebKeySet',
+                request_serializer=doorward_dot_v1_dot_keyspaces__pb2.GetJsonWebKeySetRequest.SerializeToString,
+                response_deserializer=doorward_dot_v1_dot_keyspaces__pb2.GetJsonWebKeySetResponse.FromString,
+                _registered_method=True)
 
 
 class KeyspaceServiceServicer(object):
@@ -80,6 +85,14 @@ class KeyspaceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetJsonWebKeySet(self, request, context):
+        """The public keys with which a keyspace's JWT keys can be checked, as a JSON Web Key Set. A signature only says that
+        Doorward made the key; whether it holds now, Authorize says. Empty for HS256. Permission `keyspaces:get`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_KeyspaceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -97,6 +110,11 @@ def add_KeyspaceServiceServicer_to_server(servicer, server):
                     servicer.ListKeyspaces,
                     request_deserializer=doorward_dot_v1_dot_keyspaces__pb2.ListKeyspacesRequest.FromString,
                     response_serializer=doorward_dot_v1_dot_keyspaces__pb2.ListKeyspacesResponse.SerializeToString,
+            ),
+            'GetJsonWebKeySet': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetJsonWebKeySet,
+                    request_deserializer=doorward_dot_v1_dot_keyspaces__pb2.GetJsonWebKeySetRequest.FromString,
+                    response_serializer=doorward_dot_v1_dot_keyspaces__pb2.GetJsonWebKeySetResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -182,6 +200,33 @@ class KeyspaceService(object):
             '/doorward.v1.KeyspaceService/ListKeyspaces',
             doorward_dot_v1_dot_keyspaces__pb2.ListKeyspacesRequest.SerializeToString,
             doorward_dot_v1_dot_keyspaces__pb2.ListKeyspacesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetJsonWebKeySet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/doorward.v1.KeyspaceService/GetJsonWebKeySet',
+            doorward_dot_v1_dot_keyspaces__pb2.GetJsonWebKeySetRequest.SerializeToString,
+            doorward_dot_v1_dot_keyspaces__pb2.GetJsonWebKeySetResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,10 @@ class KeyspaceServiceStub:
     """One keyspace. Permission `keyspaces:get`."""
     ListKeyspaces: _grpc.UnaryUnaryMultiCallable[_keyspaces_pb2.ListKeyspacesRequest, _keyspaces_pb2.ListKeyspacesResponse]
     """All keyspaces, by name, the built-in one among them. Permission `keyspaces:list`."""
+    GetJsonWebKeySet: _grpc.UnaryUnaryMultiCallable[_keyspaces_pb2.GetJsonWebKeySetRequest, _keyspaces_pb2.GetJsonWebKeySetResponse]
+    """The public keys with which a keyspace's JWT keys can be checked, as a JSON Web Key Set. A signature only says that
+    Doorward made the key; whether it holds now, Authorize says. Empty for HS256. Permission `keyspaces:get`.
+    """
 
 @_typing.type_check_only
 class KeyspaceServiceAsyncStub(KeyspaceServiceStub):
@@ -59,6 +63,10 @@ class KeyspaceServiceAsyncStub(KeyspaceServiceStub):
     """One keyspace. Permission `keyspaces:get`."""
     ListKeyspaces: _aio.UnaryUnaryMultiCallable[_keyspaces_pb2.ListKeyspacesRequest, _keyspaces_pb2.ListKeyspacesResponse]  # type: ignore[assignment]
     """All keyspaces, by name, the built-in one among them. Permission `keyspaces:list`."""
+    GetJsonWebKeySet: _aio.UnaryUnaryMultiCallable[_keyspaces_pb2.GetJsonWebKeySetRequest, _keyspaces_pb2.GetJsonWebKeySetResponse]  # type: ignore[assignment]
+    """The public keys with which a keyspace's JWT keys can be checked, as a JSON Web Key Set. A signature only says that
+    Doorward made the key; whether it holds now, Authorize says. Empty for HS256. Permission `keyspaces:get`.
+    """
 
 class KeyspaceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps keyspaces. They belong to the operator organization: rights are on `keyspaces` for apply and list, and on
@@ -90,5 +98,15 @@ class KeyspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_keyspaces_pb2.ListKeyspacesResponse, _abc.Awaitable[_keyspaces_pb2.ListKeyspacesResponse]]:
         """All keyspaces, by name, the built-in one among them. Permission `keyspaces:list`."""
+
+    @_abc_1.abstractmethod
+    def GetJsonWebKeySet(
+        self,
+        request: _keyspaces_pb2.GetJsonWebKeySetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keyspaces_pb2.GetJsonWebKeySetResponse, _abc.Awaitable[_keyspaces_pb2.GetJsonWebKeySetResponse]]:
+        """The public keys with which a keyspace's JWT keys can be checked, as a JSON Web Key Set. A signature only says that
+        Doorward made the key; whether it holds now, Authorize says. Empty for HS256. Permission `keyspaces:get`.
+        """
 
 def add_KeyspaceServiceServicer_to_server(servicer: KeyspaceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
