@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from grpc_health.v1 import health
@@ -13,22 +14,29 @@ from grpc_health.v1 import health
 from doorward_server.config import Config, split_address
 from doorward_server.core.errors import DoorwardError
 from doorward_server.core.model import Quotas
-from doorward_server.core.verify import Peppers
 from doorward_server.service.authorizing import Authorizer
+from doorward_server.service.batch_revoking import BatchRevokes
 from doorward_server.service.bootstrap import bootstrap
 from doorward_server.service.catalog import Catalog
 from doorward_server.service.directory import Directory
+from doorward_server.service.expiring import SWEEP_SECONDS, Expiring
 from doorward_server.service.guard import Clock, Guard
-from doorward_server.service.keys import Keys, Random
+from doorward_server.service.ids import Random, new_id
+from doorward_server.service.importing import Imports
+from doorward_server.service.keys import Keys
 from doorward_server.service.keyspaces import Keyspaces
-from doorward_server.service.peppers import PepperProblem, check_peppers, make_peppers, read_peppers
+from doorward_server.service.mint import Mint
+from doorward_server.service.peppers import Keyring, PepperProblem, Ring, check_peppers, make_ring, read_ring
 from doorward_server.service.pool import Pool
+from doorward_server.service.proving import Prover
+from doorward_server.service.replica import BEAT_SECONDS, Membership
+from doorward_server.service.revealing import Reveals
 from doorward_server.service.roles import Roles
 from doorward_server.service.usage import LastUse
 from doorward_server.store import Store
 from doorward_server.wire.authz import AuthzServicer
 from doorward_server.wire.directory import DirectoryServicer
-from doorward_server.wire.gate import Gate
+from doorward_server.wire.gate import Gate, log_defect
 from doorward_server.wire.keys import KeyServicer
 from doorward_server.wire.keyspaces import KeyspaceServicer
 from doorward_server.wire.metrics import Metrics
@@ -45,45 +53,43 @@ UNREADY_AFTER = 10.0
 @contextlib.contextmanager
 def opened(
     config: Config, clock: Clock, random: Random, *, repair: bool = False
-) -> Iterator[tuple[Store, Peppers, bool]]:
+) -> Iterator[tuple[Store, Keyring, bool]]:
     """Open the store, make it usable if it is empty or of an older Doorward, and close it in the end.
 
     A change log that somebody changed is refused, unless *repair*: then it is made anew, and every cache drops all.
 
-    Yields the store, the peppers, and whether a root key was made. Raises PepperProblem, StoreNotReady and
+    Yields the store, the pepper file's keys, and whether a root key was made. Raises PepperProblem, StoreNotReady and
     StoreUnavailable.
     """
     config.state_dir.mkdir(parents=True, exist_ok=True)
-    peppers = read_peppers(config.peppers)
+    ring = read_ring(config.peppers)
+    keyring: Keyring  # made under the lock: nothing is sealed before that
 
     def audit_key(version: int) -> bytes:
-        if peppers is None:
-            raise PepperProblem("The store is used before its pepper was read.")
-        return peppers.audit_key(version)
+        return keyring.current.peppers.audit_key(version)
 
-    store = Store(config.store_url, audit_keys=audit_key, pepper=peppers.active if peppers else 1)
+    store = Store(config.store_url, audit_keys=audit_key, pepper=lambda: keyring.current.peppers.active)
     try:
         with store.lock():
             if repair or not store.is_current():
                 store.migrate()
             store.check()
-            if peppers is None:
-                # Somebody may have made it while this process waited for the lock.
-                peppers = read_peppers(config.peppers) or _first_peppers(config, store, random)
-            check_peppers(store, peppers, config.peppers)
-            made = bootstrap(store, Catalog(store), peppers, config.root_key, clock(), random)
-        yield store, peppers, made
+            # Somebody may have made the file while this process waited for the lock.
+            keyring = Keyring(ring or read_ring(config.peppers) or _first_ring(config, store, random))
+            check_peppers(store, keyring, config.peppers, clock())
+            made = bootstrap(store, Catalog(store), keyring.current.peppers, config.root_key, clock(), random)
+        yield store, keyring, made
     finally:
         store.close()
 
 
-def _first_peppers(config: Config, store: Store, random: Random) -> Peppers:
-    if store.pepper_canaries():
+def _first_ring(config: Config, store: Store, random: Random) -> Ring:
+    if store.peppers.list_all():
         raise PepperProblem(
             f"The store is in use, but the pepper file {config.peppers} is missing: no key in it could be proved. "
             "Put the file back from your secret store, or point DOORWARD_PEPPER_FILE at it."
         )
-    return make_peppers(config.peppers, random)
+    return make_ring(config.peppers, random)
 
 
 @dataclass
@@ -99,11 +105,18 @@ class App:
     authorizer: Authorizer
     uses: LastUse
     metrics: Metrics
+    membership: Membership
+    expiring: Expiring
+    clock: Clock
     pools: tuple[Pool, ...]
     servicers: Servicers
 
     async def start(self) -> int:
-        """Bind, serve, and return the port. Raises BindFailed; OSError for the metrics' port or a missing PEM file."""
+        """Bind, serve, and return the port. Raises BindFailed; OSError for the metrics' port or a missing PEM file.
+
+        Raises PepperProblem too.
+        """
+        self._stopped = False
         self._health = health.aio.HealthServicer()
         self._gate = Gate(self.authorizer, self.metrics, QUIET)
         self._server = make_server(self._gate, self.servicers, self._health)
@@ -112,13 +125,24 @@ class App:
         self._stop_metrics: Callable[[], None] = lambda: None
         if self.config.metrics_listen:
             self.metrics_port, self._stop_metrics = self.metrics.serve(*split_address(self.config.metrics_listen))
+        self._beats = Pool("beats", threads=1, backlog=1)  # nothing else may hold them up
+        try:
+            await self._beats.run(self.membership.enter)
+        except (PepperProblem, DoorwardError):
+            self._beats.close()
+            self._stop_metrics()
+            raise
         await self._server.start()
         await set_health(self._health, serving=True)
-        self._tasks = [asyncio.create_task(self._keep_flushing()), asyncio.create_task(self._watch_store())]
+        keep = (self._keep_flushing(), self._watch_store(), self._keep_beating(), self._keep_expiring())
+        self._tasks = [asyncio.create_task(it) for it in keep]
         return port
 
     async def stop(self) -> None:
-        """Drain: refuse new calls, let running ones finish, write what is buffered."""
+        """Drain: refuse new calls, let running ones finish, write what is buffered. Once; again does nothing."""
+        if self._stopped:
+            return
+        self._stopped = True
         await self._health.enter_graceful_shutdown()
         await self._drain()
         for task in self._tasks:
@@ -128,8 +152,12 @@ class App:
             await self.uses.flush()
         except DoorwardError as problem:
             log.error("last uses are lost", why=problem.message)
+        try:
+            await self._beats.run(self.membership.leave)
+        except DoorwardError as problem:
+            log.warning("this replica stays registered until it counts as dead", why=problem.message)
         self._stop_metrics()
-        for pool in self.pools:
+        for pool in (*self.pools, self._beats):
             pool.close()
 
     async def _drain(self) -> None:
@@ -149,49 +177,95 @@ class App:
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.uses.due.wait(), FLUSH_SECONDS)
-            try:
-                await self.uses.flush()
-            except DoorwardError as problem:
-                log.warning("last uses wait for the next flush", why=problem.message)
+            await _attempt(self.uses.flush, "last uses wait for the next flush")
             await asyncio.sleep(FLUSH_SECONDS / 10)
+
+    async def _keep_beating(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            await _attempt(lambda: self._beats.run(self.membership.beat), "this replica could not say that it lives")
+
+    async def _keep_expiring(self) -> None:
+        while True:
+            await _attempt(self._sweep, "events of expired keys wait for the next sweep")
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    async def _sweep(self) -> None:
+        await self.pools[1].run(self.expiring.sweep, self.clock())
+
+    async def _say(self, ready: bool) -> None:
+        await set_health(self._health, serving=ready)
 
     async def _watch_store(self) -> None:
         loop = asyncio.get_running_loop()
         answered, serving = loop.time(), True
         while True:
-            try:
-                await self.pools[0].run(self.store.revision)
+            if await _attempt(lambda: self.pools[0].run(self.store.revision), "the store does not answer"):
                 answered = loop.time()
-            except DoorwardError as problem:
-                log.warning("the store does not answer", why=problem.message)
             ready = loop.time() - answered < UNREADY_AFTER
-            if ready is not serving:
+            if ready is not serving and await _attempt(partial(self._say, ready), "health stays as it was"):
                 serving = ready
-                await set_health(self._health, serving=serving)
             await asyncio.sleep(1.0)
 
 
-def build(config: Config, store: Store, peppers: Peppers, clock: Clock, random: Random) -> App:
+async def _attempt(work: Callable[[], Awaitable[object]], complaint: str) -> bool:
+    """Do *work* that nobody waits for; tell whether it succeeded. However it fails, it can be attempted again."""
+    try:
+        await work()
+    except DoorwardError as problem:
+        log.warning(complaint, why=problem.message)
+    except Exception as defect:  # noqa: BLE001  # nobody would miss a loop that ended until it is too late
+        log_defect(complaint, defect)
+    else:
+        return True
+    return False
+
+
+def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: Random) -> App:
     """Wire everything. Nothing runs yet, and nothing below knows the clock, the dice or the environment otherwise."""
     reads, management = Pool("reads", threads=4, backlog=512), Pool("management", threads=4, backlog=128)
+    hashing = Pool("hashing", threads=1, backlog=64, nice=15)
+    slow, penalty = Pool("slow", threads=1, backlog=64, nice=10), Pool("penalty", threads=1, backlog=16, nice=15)
     quotas = Quotas(keys=config.max_keys, bindings=config.max_bindings)
     catalog = Catalog(store)
     guard = Guard(store, catalog, clock)
     uses = LastUse(store, management)
     metrics = Metrics()
-    authorizer = Authorizer(store, catalog, guard, peppers, uses, reads, clock)
-    keys = Keys(store, catalog, guard, peppers, quotas, clock, random)
+    prover = Prover(store, keyring, slow, penalty, management, clock, random(32))
+    authorizer = Authorizer(store, catalog, guard, keyring.current.lookup, prover, uses, reads, clock)
+    mint = Mint(keyring, random, config.bcrypt_cost)
+    keys = Keys(store, catalog, guard, mint, quotas, clock, random)
+    imports = Imports(
+        store, catalog, guard, keys, mint, keyring.current.lookup, management, hashing, quotas, clock, random
+    )
+    batch_revokes, reveals = BatchRevokes(store, catalog, guard, clock), Reveals(store, catalog, keys, mint, clock)
     directory = Directory(store, guard, clock)
     roles = Roles(store, catalog, guard, quotas, clock, random)
-    keyspaces = Keyspaces(store, catalog, guard, clock)
+    keyspaces = Keyspaces(store, catalog, guard, mint, clock)
     servicers = Servicers(
-        keys=KeyServicer(keys, catalog, management, clock),
+        keys=KeyServicer(keys, imports, batch_revokes, reveals, catalog, management, clock),
         authz=AuthzServicer(authorizer, metrics),
         directory=DirectoryServicer(directory, roles, management),
         keyspaces=KeyspaceServicer(keyspaces, management),
     )
-    pools = (reads, management)
-    return App(config, store, keys, directory, roles, keyspaces, authorizer, uses, metrics, pools, servicers)
+    membership = Membership(store, keyring, config.peppers, clock, new_id("replica", random))
+    pools = (reads, management, slow, penalty, hashing)
+    return App(
+        config,
+        store,
+        keys,
+        directory,
+        roles,
+        keyspaces,
+        authorizer,
+        uses,
+        metrics,
+        membership,
+        Expiring(store),
+        clock,
+        pools,
+        servicers,
+    )
 
 
 def _tls(config: Config) -> Tls | None:

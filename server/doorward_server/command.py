@@ -21,8 +21,10 @@ from doorward_server.config import Config, ConfigProblem, load
 from doorward_server.core.errors import DoorwardError
 from doorward_server.demo import furnish
 from doorward_server.logs import configure
-from doorward_server.service.bootstrap import recover_root
+from doorward_server.service.bootstrap import RootKeyProblem, recover_root
 from doorward_server.service.peppers import PepperProblem
+from doorward_server.service.ring_keys import Part, RingKeys
+from doorward_server.service.rotation import Rotation, RotationRefused
 from doorward_server.store import StoreNotReady
 from doorward_server.wire.server import BindFailed
 
@@ -63,8 +65,8 @@ def recover() -> None:
     config = _configured()
 
     def work() -> None:
-        with opened(config, now, secrets.token_bytes) as (store, peppers, _):
-            key = recover_root(store, peppers, config.root_key, now(), secrets.token_bytes)
+        with opened(config, now, secrets.token_bytes) as (store, keyring, _):
+            key = recover_root(store, keyring.current.peppers, config.root_key, now(), secrets.token_bytes)
         _say(f"A new root key {key.id} is in {config.root_key}. Revoke the lost one: doorward keys revoke.")
 
     _guarded(work)
@@ -82,6 +84,86 @@ def migrate() -> None:
     _guarded(work)
 
 
+pepper = typer.Typer(no_args_is_help=True, help="Change the pepper that keys are kept with, while servers run.")
+command.add_typer(pepper, name="pepper")
+Version = Annotated[int, typer.Argument(help="As `pepper status` shows it.")]
+
+
+@pepper.command()
+def status() -> None:
+    """Show the versions, how many secrets are under each, which replicas have them, and what to do next."""
+    _rotate(Rotation.status)
+
+
+@pepper.command()
+def add() -> None:
+    """First: make a new pepper in this host's file. Nothing uses it yet."""
+    _rotate(Rotation.add)
+
+
+@pepper.command()
+def activate(version: Version) -> None:
+    """Second, when every replica has the file: make new secrets with it."""
+    _rotate(lambda rotation: rotation.activate(version))
+
+
+@pepper.command()
+def rewrap(
+    retired: Annotated[
+        bool, typer.Option("--retired", help="Also secrets under retired versions: only after a backup was restored.")
+    ] = False,
+) -> None:
+    """Third: put every stored secret under the active pepper. Nobody notices; may be stopped and run again."""
+    _rotate(lambda rotation: rotation.rewrap(include_retired=retired))
+
+
+@pepper.command()
+def retire(version: Version) -> None:
+    """Last: let a version that is no longer needed by itself prove nothing any more."""
+    _rotate(lambda rotation: rotation.retire(version))
+
+
+def _rotate(step: Callable[[Rotation], None]) -> None:
+    config = _configured()
+
+    def work() -> None:
+        with opened(config, now, secrets.token_bytes) as (store, keyring, _):
+            step(Rotation(store, keyring, config.peppers, now, secrets.token_bytes, print, time.sleep))
+
+    _guarded(work)
+
+
+def _ring_commands(part: Part) -> typer.Typer:
+    """Return the two steps for *part* of the pepper file as commands."""
+    steps = typer.Typer(no_args_is_help=True, help=f"Change the {part} key, while servers run.")
+
+    @steps.command("add")
+    def add_key() -> None:
+        """First: make a new version in this host's pepper file. Nothing uses it yet."""
+        _change_ring(part, RingKeys.add)
+
+    @steps.command("activate")
+    def activate_key(version: Annotated[int, typer.Argument(help="As `add` said it.")]) -> None:
+        """Second, when every replica has the file: use it for what is new."""
+        _change_ring(part, lambda keys: keys.activate(version))
+
+    return steps
+
+
+def _change_ring(part: Part, step: Callable[[RingKeys], None]) -> None:
+    config = _configured()
+
+    def work() -> None:
+        with opened(config, now, secrets.token_bytes) as (store, _, _):
+            step(RingKeys(store, config.peppers, part, now, secrets.token_bytes, print))
+
+    _guarded(work)
+
+
+for each in Part:
+    command.add_typer(_ring_commands(each), name=each.value)
+
+
 def _configured() -> Config:
     configure()
     try:
@@ -93,7 +175,7 @@ def _configured() -> Config:
 def _guarded(work: Callable[[], None]) -> None:
     try:
         work()
-    except (PepperProblem, StoreNotReady, BindFailed) as problem:
+    except (PepperProblem, RootKeyProblem, RotationRefused, StoreNotReady, BindFailed) as problem:
         _fail(str(problem), 1)
     except DoorwardError as problem:
         _fail(problem.message, 1)
@@ -104,12 +186,12 @@ def _guarded(work: Callable[[], None]) -> None:
 
 
 def _serve(config: Config, demo: Path | None) -> None:
-    with opened(config, now, secrets.token_bytes) as (store, peppers, made):
+    with opened(config, now, secrets.token_bytes) as (store, keyring, made):
         if made:
             _say(f"This store is new. Its root key is in {config.root_key}: it may do everything, keep it safe.")
             if sys.stderr.isatty():
                 _say(f"  {config.root_key.read_text('utf-8').strip()}")
-        uvloop.run(_run(build(config, store, peppers, now, secrets.token_bytes), demo))
+        uvloop.run(_run(build(config, store, keyring, now, secrets.token_bytes), demo))
 
 
 async def _run(app: App, demo: Path | None) -> None:

@@ -16,6 +16,7 @@ from doorward_server.core import decide, keytext, model, policy, verify
 from doorward_server.core.errors import InvalidField, KeyIsExpired, KeyIsRevoked, QuotaExceeded
 from doorward_server.core.model import (
     DAY,
+    KEPT_SECRETS,
     MAX_GRACE,
     MAX_LIVE_SECRETS,
     SECOND,
@@ -224,8 +225,12 @@ class KeyMachine(RuleBasedStateMachine):
         assert 1 <= sum(held.alive(self.now) for held in self.key.secrets) <= MAX_LIVE_SECRETS
 
     @invariant()
-    def secrets_are_all_there_newest_first(self) -> None:
-        assert [held.id for held in self.key.secrets] == list(reversed(self.ends))
+    def the_newest_and_all_live_secrets_are_there_newest_first(self) -> None:
+        ever = list(reversed(self.ends))
+        held = [it.id for it in self.key.secrets]
+        assert held == [id for id in ever if id in set(held)]
+        assert held[: KEPT_SECRETS + 1] == ever[: KEPT_SECRETS + 1]
+        assert {id for id, end in self.ends.items() if self.now < end} <= set(held)
         assert all(one.created_at >= two.created_at for one, two in itertools.pairwise(self.key.secrets))
         assert self.key.secrets[0].expires_at is None
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from doorward_server.core import verify
 from doorward_server.core.keytext import ALPHABET, SecretText, mint
-from doorward_server.core.verify import PEPPER_BYTES, Peppers, UnknownPepper, Verifier
+from doorward_server.core.verify import PEPPER_BYTES, Peppers, RetiredPepper, UnknownPepper, Verifier
 from tests.core import worlds
 
 OLD, NEW = bytes(range(32)), bytes(range(100, 132))
@@ -140,11 +140,23 @@ def test_nothing_secret_is_printed() -> None:
         assert TEXT not in shown
 
 
+def test_a_retired_pepper_proves_nothing_by_itself_but_below_another() -> None:
+    stored = Peppers({1: OLD}, active=1).verifier(SECRET)
+    retired = replace(PEPPERS, retired=frozenset({1}))
+    for text in (TEXT, TEXT[:-1]):
+        with pytest.raises(RetiredPepper):
+            proves(text, stored, retired)
+    wrapped = PEPPERS.rewrapped(stored)
+    assert wrapped == Verifier("hmac-sha256", 2, hmac.new(NEW, stored.digest, hashlib.sha256).digest(), (1,))
+    assert proves(TEXT, wrapped, retired)
+    assert not proves(TEXT[:-1], wrapped, retired)
+
+
 def test_digests_are_compared_in_constant_time() -> None:
-    """Read in the source: `proves` ends in compare_digest, and but for the kind nothing is compared in another way."""
+    """Read in the source: `proves` ends in compare_digest; only kind and version are compared in another way."""
     tree = ast.parse(inspect.getsource(verify))
     for node in ast.walk(tree):
-        if isinstance(node, ast.Compare) and ast.unparse(node.left) != "verifier.kind":
+        if isinstance(node, ast.Compare) and ast.unparse(node.left) not in ("verifier.kind", "verifier.pepper"):
             assert not any(isinstance(how, ast.Eq | ast.NotEq | ast.In) for how in node.ops), ast.unparse(node)
         assert not (isinstance(node, ast.Attribute) and node.attr in ("startswith", "endswith", "find")), node.lineno
     (function,) = (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == "proves")

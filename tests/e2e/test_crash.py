@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import doorward
-from doorward_server.service.peppers import read_peppers
+from doorward_server.service.peppers import read_ring
 from doorward_server.store import Store
 from tests import databases
 from tests.e2e.processes import server
@@ -64,9 +64,9 @@ def _everything_is_there(url: str, folder: Path, made: dict[str, str]) -> None:
         for id, text in list(made.items())[:: max(1, len(made) // 20)]:
             assert client.introspect(text, keyspace="doorward", timeout=30).identity.key_id == id  # type: ignore[union-attr]  # mine
         process.stop()
-    peppers = read_peppers(folder / "var" / "peppers.json")
-    assert peppers is not None
-    store = Store(url, audit_keys=peppers.audit_key, pepper=1)
+    ring = read_ring(folder / "var" / "peppers.json")
+    assert ring is not None
+    store = Store(url, audit_keys=ring.peppers.audit_key, pepper=1)
     assert store.verify_chain("operator").ok
     events = [stored.event for stored in store.list_events("operator", 0, 100_000)]
     store.close()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import doorward
-from doorward_server.service.peppers import read_peppers
+from doorward_server.service.peppers import read_ring
 from doorward_server.store import Store
 from tests import databases
 from tests.e2e.processes import BIN, Process, environment, free_port, run, server
@@ -73,7 +73,7 @@ def test_a_terminal_is_told_the_root_key(sqlite: str, tmp_path: Path) -> None:
 
 def test_a_start_that_died_before_the_store_knew_its_root_key_is_made_good(sqlite: str, tmp_path: Path) -> None:
     (tmp_path / "var").mkdir()
-    (tmp_path / "var" / "root-key").write_text("dw_live_of-a-start-that-died")
+    (tmp_path / "var" / ".root-key.new").write_text("dw_live_of-a-start-that-died")
     with server(tmp_path, sqlite) as process:
         assert whoami(process)
 
@@ -116,7 +116,10 @@ def test_a_missing_pepper_file_is_not_made_anew_for_a_store_in_use(sqlite: str, 
     assert not used.exists()
 
 
-@pytest.mark.parametrize("damage", ["", "{}", '{"active": 1, "peppers": {"1": "00"}}', "[1]", "\0", '{"active": 2}'])
+DAMAGES = ["", "{}", '{"peppers": {"active": 1, "keys": {"1": "00"}}}', "[1]", "\0", '{"lookup": 2}']
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_pepper_file_stops_the_start(sqlite: str, tmp_path: Path, used: Path, damage: str) -> None:
     used.write_text(damage)
     said = refuses(tmp_path, sqlite)
@@ -125,8 +128,9 @@ def test_a_damaged_pepper_file_stops_the_start(sqlite: str, tmp_path: Path, used
 
 def test_another_stores_pepper_file_stops_the_start(sqlite: str, tmp_path: Path, used: Path) -> None:
     document = json.loads(used.read_text())
-    pepper = document["peppers"]["1"]
-    used.write_text(json.dumps({"active": 1, "peppers": {"1": "ab" * 32}}))
+    pepper = document["peppers"]["keys"]["1"]
+    document["peppers"]["keys"]["1"] = "ab" * 32
+    used.write_text(json.dumps(document))
     said = refuses(tmp_path, sqlite)
     assert "is not the one the store's keys were made with" in said
     assert pepper not in said
@@ -144,9 +148,9 @@ def test_recover_root_makes_another_root_key_while_the_server_runs_and_is_audite
         assert whoami(process) != lost
         with doorward.Client(process.target, process.root) as client:
             assert {key.id for key in client.list_keys()} == {lost, whoami(process)}
-    peppers = read_peppers(tmp_path / "var" / "peppers.json")
-    assert peppers is not None
-    store = Store(url, audit_keys=peppers.audit_key, pepper=1)
+    ring = read_ring(tmp_path / "var" / "peppers.json")
+    assert ring is not None
+    store = Store(url, audit_keys=ring.peppers.audit_key, pepper=1)
     events = [stored.event for stored in store.list_events("operator", 0, 100)]
     assert store.verify_chain("operator").ok
     store.close()

@@ -59,12 +59,20 @@ class Scenario:
         )
 
 
+def ring_of(file: Path) -> dict[str, str]:
+    """Every secret in a pepper file, by what it is for."""
+    document = json.loads(file.read_text())
+    lookup = {"lookup": document.pop("lookup")}
+    return lookup | {name: part["keys"]["1"] for name, part in document.items()}
+
+
 def act(process: Process, metrics: int) -> Scenario:
     """Make, present, damage, rotate and revoke keys; gather all that the server answered beside the new secrets."""
     scenario = Scenario()
     root = scenario.key("root", process.root)
-    pepper = json.loads((process.var / "peppers.json").read_text())["peppers"]["1"]
-    scenario.canaries |= {"pepper, hex": pepper.encode(), "pepper": bytes.fromhex(pepper), "DSN": PASSWORD.encode()}
+    scenario.canaries["DSN"] = PASSWORD.encode()
+    for name, text in ring_of(process.var / "peppers.json").items():
+        scenario.canaries |= {f"{name}, hex": text.encode(), name: bytes.fromhex(text)}
     answers: list[Any] = []
     with grpc.insecure_channel(process.target) as channel:
         api = Api(channel, bearer(root))
@@ -96,7 +104,7 @@ def act(process: Process, metrics: int) -> Scenario:
         answers.append(api.authz.Authorize(authz_pb2.AuthorizeRequest(key=second, **ask)))
         answers.append(api.keys.ListKeys(keys_pb2.ListKeysRequest(organization="acme")))
     with doorward.Client(process.target, root) as client:
-        issued = client.create_key(organization="acme", keyspace="aiia", name="by the client")
+        issued = client.create_key(organization="acme", keyspace="aiia", name="by the client", scopes=["read:findings"])
         assert issued.secret is not None
         scenario.key("client", issued.secret.reveal())
         answers += [client, issued, issued.secret, f"{issued.secret}", vars(client)]
@@ -175,14 +183,15 @@ def test_nothing_that_holds_a_secret_prints_it(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/store.db"
     config = Config.model_validate({"store": url, "state_dir": tmp_path})
     secret = Config.model_validate({"store": f"postgresql://u:{PASSWORD}@host/db"})
-    with opened(config, FakeClock(), FakeRandom()) as (store, peppers, _):
-        app = build(config, store, peppers, FakeClock(), FakeRandom())
+    with opened(config, FakeClock(), FakeRandom()) as (store, keyring, _):
+        app = build(config, store, keyring, FakeClock(), FakeRandom())
         root = config.root_key.read_text().strip()
         key = store.list_keys("operator", KeyFilter(), None, 1, 0)[0]
-        things = [app, config, secret, str(secret), store, peppers, key, SecretText(root), vars(app)]
+        things = [app, config, secret, str(secret), store, keyring, keyring.current, key, SecretText(root), vars(app)]
         told = "\n".join(map(repr, things))
         for pool in app.pools:
             pool.close()
-    pepper = peppers.versions[1]
-    for canary in (root, root[-30:-6], pepper.hex(), repr(pepper), repr(key.secrets[0].verifier.digest), PASSWORD):
+    ring = ring_of(config.peppers).values()
+    held = [*ring, *(repr(bytes.fromhex(text)) for text in ring), repr(key.secrets[0].verifier.digest)]
+    for canary in (root, root[-30:-6], *held, PASSWORD):
         assert canary not in told

@@ -18,7 +18,8 @@ from typing import Any
 from doorward_server.app import build, opened
 from doorward_server.command import now
 from doorward_server.config import Config
-from doorward_server.service.keys import NewKey, Repeat
+from doorward_server.service.keys import Repeat
+from doorward_server.service.settings import NewKey
 from doorward_server.store import Store, dialect
 
 
@@ -44,15 +45,15 @@ def set_fuse(fuse: Fuse) -> None:
         fuse.step()
         return execute(self, sql, params)
 
-    def add_key(self: Store, *arguments: Any) -> Any:
+    def add_key(self: Store, *arguments: Any, **named: Any) -> Any:
         fuse.lit = True
-        written = add(self, *arguments)
+        written = add(self, *arguments, **named)
         fuse.step()
         fuse.lit = False
         return written
 
     dialect._Texts.execute_sql = execute_sql  # type: ignore[method-assign]  # the fault
-    Store.add_key = add_key  # type: ignore[assignment, method-assign]  # the fault
+    Store.add_key = add_key  # type: ignore[method-assign]  # the fault
 
 
 def child(config: Config, number: int) -> None:

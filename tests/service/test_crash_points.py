@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from doorward_server.core.model import KeyFilter
-from doorward_server.service.peppers import read_peppers
+from doorward_server.service.peppers import read_ring
 from doorward_server.store import Store
 from tests import databases
 
@@ -28,9 +28,9 @@ def test_a_crash_at_any_statement_leaves_a_whole_key_or_none(backend: str, tmp_p
         runs = [json.loads(line) for line in done.stdout.splitlines()]
         assert [run["died"] for run in runs] == [True] * (len(runs) - 1) + [False]
         assert len(runs) > 6  # key, secret, request_id, event, tally, commit
-        peppers = read_peppers(tmp_path / "peppers.json")
-        assert peppers is not None
-        store = Store(url, audit_keys=peppers.audit_key, pepper=1)
+        ring = read_ring(tmp_path / "peppers.json")
+        assert ring is not None
+        store = Store(url, audit_keys=ring.peppers.audit_key, pepper=1)
         keys = {key.name: key for key in store.list_keys("operator", KeyFilter(), None, 1000, 0)}
         events = [stored.event for stored in store.list_events("operator", 0, 1000)]
         report = store.verify_chain("operator")

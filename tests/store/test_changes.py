@@ -43,7 +43,7 @@ def same(table: str, insert: str, update: str, where: str, *named: hands.Change)
 
 
 ALICE, BOB, ACME = ("PRINCIPAL", "acme", "alice"), ("PRINCIPAL", "acme", "bob"), ("ORGANIZATION", "acme", "")
-KEY_COLUMNS = "'live', 'ci', true, 'LIST', '[]', '[]', '[]', '{}', NULL, NULL, 1, 1, 1, NULL, '', NULL"
+KEY_COLUMNS = "'live', 'ci', true, 'LIST', '[]', '[]', '[]', '{}', NULL, NULL, 1, 1, 1, NULL, '', NULL, '', NULL"
 CASES = {
     "organization": same(
         "organization", "'new', 'N', '{}', true, 1, 1, 1, NULL", "enabled = false", "id = 'new'",
@@ -79,7 +79,8 @@ CASES = {
         "key", f"'acme', 'k', 'aiia', NULL, 'N', '', {KEY_COLUMNS}", "scopes = '[]'", "id = 'k'", ("KEY", "acme", "k")
     ),
     "secret": Case(
-        "INSERT INTO secret VALUES ('acme', 'key_1', 's', 9, 'aiia', 'abc', 'hmac-sha256', 1, 'x', 'last', 1, NULL)",
+        "INSERT INTO secret VALUES "
+        "('acme', 'key_1', 's', 9, 'aiia', 'abc', 'hmac-sha256', 1, 'x', 'last', 1, NULL, '')",
         "UPDATE secret SET key = 'key_2', lookup = 'def' WHERE id = 's'",
         "DELETE FROM secret WHERE id = 's'",
         {("KEY", "acme", "key_1"), ("LOOKUP", "acme", "aiia/abc")},

@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 
 from doorward_server.core.errors import AlreadyExists, StoreUnavailable
+from doorward_server.core.verify import KnownPepper, PepperState
 from doorward_server.store import Store, StoreNotReady
 from tests import databases
 from tests.store import hands
 from tests.store.values import NOW, event, key, keyspace, organization
 
 ROOT = Path(__file__).parents[2]
+MIGRATIONS = ROOT / "server" / "doorward_server" / "store" / "migrations"
 PASSWORD = "hunter2"
 
 
@@ -203,14 +205,13 @@ def test_keyspaces_are_made_and_changed(empty: Store) -> None:
 
 
 def test_peppers_are_known_by_their_canary(empty: Store) -> None:
-    assert empty.pepper_canaries() == {}
-    empty.add_pepper(1, b"one")
-    empty.add_pepper(1, b"one")
-    empty.add_pepper(2, b"two")
-    assert empty.pepper_canaries() == {1: b"one", 2: b"two"}
+    one, two = KnownPepper(1, b"one", PepperState.ACTIVE), KnownPepper(2, b"two", PepperState.ADDED)
+    assert empty.peppers.list_all() == []
+    assert [empty.peppers.add(it).value for it in (one, one, two)] == [True, False, True]
+    assert empty.peppers.list_all() == [one, two]
     with pytest.raises(AlreadyExists):
-        empty.add_pepper(1, b"other")
-    assert empty.pepper_canaries() == {1: b"one", 2: b"two"}
+        empty.peppers.add(replace(one, canary=b"other"))
+    assert empty.peppers.list_all() == [one, two]
 
 
 def test_the_lock_is_for_one_thread_at_a_time_and_may_be_taken_twice(store_url: str) -> None:
@@ -270,4 +271,5 @@ def test_several_starters_make_one_store(empty_store_url: str) -> None:
     assert store.verify_chain("operator").length == 1
     store.close()
     with hands.at(empty_store_url) as prompt:
-        assert prompt.run("SELECT name FROM schema_migration") == [("0001_initial",)]
+        applied = [name for (name,) in prompt.run("SELECT name FROM schema_migration ORDER BY name")]
+    assert applied == sorted(file.stem for file in MIGRATIONS.glob("[0-9]*.py"))

@@ -176,6 +176,16 @@ def headers(p: Place, count: int) -> authz.AuthorizeRequest:
     return request
 
 
+def http(name: str = "x-api-key", value: str = "", query: str = "") -> Make:
+    def make(p: Place) -> authz.AuthorizeRequest:
+        request = without_credential(p)
+        request.http.query = query
+        request.http.headers.add(name=name, value=value)
+        return request
+
+    return make
+
+
 def one_of_many_roles(p: Place) -> keys.CreateKeyRequest:
     roles = "".join(f"  {'r' * 100}{i}: {{}}\n" for i in range(300))
     source = f"keyspace: many\nprefix: many\ncredentials: [{{header: x}}]\ntypes: {{a: [b]}}\nroles:\n{roles}"

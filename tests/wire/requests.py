@@ -13,7 +13,7 @@ from doorward.v1 import authz_pb2 as authz
 from doorward.v1 import directory_pb2 as directory
 from doorward.v1 import keys_pb2 as keys
 from doorward.v1 import keyspaces_pb2 as keyspaces
-from tests.wire.serving import EXAMPLES, unique
+from tests.wire.serving import example, unique
 from tests.wire.tenants import Tenant, new_tenant, question
 
 NAME = FieldMask(paths=["display_name"])
@@ -71,6 +71,29 @@ def _new_binding(t: Tenant) -> Message:
     return directory.CreateBindingRequest(binding=binding)
 
 
+VAULT = """
+keyspace: vault
+prefix: vault
+recoverable: true
+environments: [live]
+credentials: [{header: x-api-key}]
+types: {things: [read]}
+roles: {}
+"""
+
+
+def _shown(t: Tenant) -> Message:
+    t.root.keyspaces.ApplyKeyspace(keyspaces.ApplyKeyspaceRequest(source=VAULT))
+    return keys.RevealKeyRequest(organization=t.id, id=t.key("vault").id)
+
+
+def _batch_revoke(t: Tenant) -> Message:
+    name = unique("old")
+    t.key(name=name)
+    chosen = keys.KeyFilter(keyspace="aiia", name_contains=name)
+    return keys.BatchRevokeKeysRequest(organization=t.id, filter=chosen, reason="leaked", expected_count=1)
+
+
 REQUESTS: dict[str, Row] = {
     "CreateKey": Row("keys:create", lambda t: t.new_key(scopes=["read:findings"])),
     "GetKey": Row("keys:get", lambda t: keys.GetKeyRequest(**_key(t)), "id"),
@@ -79,6 +102,12 @@ REQUESTS: dict[str, Row] = {
     "RotateKey": Row("keys:rotate", lambda t: keys.RotateKeyRequest(**_key(t)), "id"),
     "RevokeKey": Row("keys:revoke", lambda t: keys.RevokeKeyRequest(**_key(t)), "id"),
     "DeleteKey": Row("keys:delete", lambda t: keys.DeleteKeyRequest(**_key(t)), "id"),
+    "BatchRevokeKeys": Row("keys:revoke", _batch_revoke),
+    "RevealKey": Row("keys:reveal", _shown, "id"),
+    "ImportKeys": Row(
+        "keys:import",
+        lambda t: keys.ImportKeysRequest(header=keys.ImportHeader(organization=t.id, keyspace="aiia")),
+    ),
     "Authorize": Row(
         "decisions:authorize",
         lambda t: question(t.key().text, "findings:read", keyspace="aiia", organization=t.id),
@@ -146,10 +175,13 @@ REQUESTS: dict[str, Row] = {
     ),
     "ApplyKeyspace": Row(
         "keyspaces:apply",
-        lambda _: keyspaces.ApplyKeyspaceRequest(source=(EXAMPLES / "aiia.yaml").read_text("utf-8")),
+        lambda _: keyspaces.ApplyKeyspaceRequest(source=example("aiia")),
         operator=True,
     ),
     "GetKeyspace": Row("keyspaces:get", lambda _: keyspaces.GetKeyspaceRequest(name="aiia"), "name", operator=True),
+    "GetJsonWebKeySet": Row(
+        "keyspaces:get", lambda _: keyspaces.GetJsonWebKeySetRequest(name="aiia"), "name", operator=True
+    ),
     "ListKeyspaces": Row("keyspaces:list", lambda _: keyspaces.ListKeyspacesRequest(), operator=True),
 }
 """By the name of the RPC. An RPC without a row here fails the matrix test."""

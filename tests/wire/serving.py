@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import grpc
 import structlog
+import yaml
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
@@ -61,22 +62,27 @@ class _Details(grpc.ClientCallDetails):
     compression: Any = None
 
 
-class _As(grpc.UnaryUnaryClientInterceptor):
+class _As(grpc.UnaryUnaryClientInterceptor, grpc.StreamUnaryClientInterceptor):
     """Adds metadata, and a deadline to calls without one."""
 
     def __init__(self, metadata: list[tuple[str, str]]) -> None:
         self._metadata = metadata
 
     def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        given = client_call_details
-        details = _Details(
+        return continuation(self._dressed(client_call_details), request)
+
+    def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return continuation(self._dressed(client_call_details), request_iterator)
+
+    def _dressed(self, given: Any) -> _Details:
+        return _Details(
             given.method,
             given.timeout or TIMEOUT,
             [*(given.metadata or ()), *self._metadata],
             given.credentials,
             given.wait_for_ready,
+            given.compression,
         )
-        return continuation(details, request)
 
 
 class Api:
@@ -150,8 +156,8 @@ def serving(
     given = {"listen": "127.0.0.1:0", "metrics_listen": "", "drain_seconds": 2.0, **settings}
     config = Config(store=url, state_dir=folder, **given)
     random = FakeRandom(unique("server"))
-    with opened(config, clock, random) as (store, peppers, _):
-        app = build(config, store, peppers, clock, random)
+    with opened(config, clock, random) as (store, keyring, _):
+        app = build(config, store, keyring, clock, random)
         if servicers is not None:
             app.servicers = servicers(app)
         with _Thread(app) as thread, grpc.insecure_channel(f"127.0.0.1:{thread.port}") as channel:
@@ -165,7 +171,14 @@ def serving(
 def furnish(api: Api) -> None:
     """Apply the example keyspaces."""
     for file in sorted(EXAMPLES.glob("*.yaml")):
-        api.keyspaces.ApplyKeyspace(keyspaces_pb2.ApplyKeyspaceRequest(source=file.read_text("utf-8")))
+        api.keyspaces.ApplyKeyspace(keyspaces_pb2.ApplyKeyspaceRequest(source=example(file.stem)))
+
+
+def example(name: str) -> str:
+    """The file of an example keyspace without its guard rails, which are tested by themselves (tests/service)."""
+    document = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text("utf-8"))
+    document.pop("keys", None)
+    return str(yaml.safe_dump(document, sort_keys=False))
 
 
 def _log_to(log: io.StringIO) -> None:

@@ -41,6 +41,9 @@ RAISED: dict[str, DoorwardError] = {
         errors.PrincipalIsDisabled("alice"),
         errors.BuiltIn("keyspace", "doorward"),
         errors.Immutable("prefix", "keys may be out there"),
+        errors.NotRecoverable("key_1", "it is revoked"),
+        errors.CountMismatch(3, 1_000),
+        errors.TooManyActiveKeys("alice", 1),
         errors.EtagMismatch("key", "key_1"),
         errors.QuotaExceeded("keys per organization", 1_000_000),
         errors.StoreUnavailable(),
@@ -77,6 +80,9 @@ class Raiser:
         raise NotImplementedError
 
     async def ListKeyspaces(self, request: keyspaces_pb2.ListKeyspacesRequest, caller: Caller) -> Any:
+        raise NotImplementedError
+
+    async def GetJsonWebKeySet(self, request: keyspaces_pb2.GetJsonWebKeySetRequest, caller: Caller) -> Any:
         raise NotImplementedError
 
 

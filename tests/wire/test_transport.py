@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 import doorward
-from doorward.v1 import authz_pb2, keyspaces_pb2
+from doorward.v1 import authz_pb2, keys_pb2, keyspaces_pb2
 from doorward_server import app as app_module
 from doorward_server.service.guard import Caller
 from doorward_server.wire import gate
 from doorward_server.wire.server import OPTIONS, SERVICES, BindFailed
 from tests import databases
-from tests.wire.serving import TIMEOUT, Server, refused, serving
-from tests.wire.tenants import Tenant, asked, new_tenant
+from tests.wire.serving import TIMEOUT, Server, bearer, refused, serving
+from tests.wire.tenants import Tenant, asked, never_made, new_tenant
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -98,19 +98,126 @@ def test_a_caller_with_more_metadata_than_allowed_is_refused(server: Server) -> 
     assert failed.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+def test_a_compressed_message_is_refused(server: Server) -> None:
+    """A few hundred bytes could be a quarter of a MiB, and each would have to be unpacked before anything else."""
+    stub = server.api().authz
+    with pytest.raises(grpc.RpcError) as failed:
+        stub.Introspect(authz_pb2.IntrospectRequest(keyspace="x" * 10_000), compression=grpc.Compression.Gzip)
+    assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert "gzip" in (failed.value.details() or "")
+    assert stub.Introspect(authz_pb2.IntrospectRequest()).identity.key_name == "root"
+
+
+METHODS = [
+    (f"/{service.full_name}/{rpc.name}", rpc.client_streaming) for service in SERVICES for rpc in service.methods
+]
+
+
+def send(server: Server, method: str, streams: bool, messages: list[bytes], key: str) -> Any:
+    """Send bytes as they are."""
+    if streams:
+        stream: Any = server.channel.stream_unary(method)
+        return stream(iter(messages), timeout=TIMEOUT, metadata=bearer(key))
+    unary: Any = server.channel.unary_unary(method)
+    return unary(messages[-1], timeout=TIMEOUT, metadata=bearer(key))
+
+
+@pytest.mark.parametrize(("method", "streams"), METHODS)
+def test_bytes_that_are_no_message_are_refused_with_a_reason_and_only_after_the_key(
+    server: Server, method: str, streams: bool
+) -> None:
+    refusal = refused(lambda: send(server, method, streams, [b"\xff\xff"], server.root))
+    assert (refusal.code, refusal.reason, refusal.metadata["field"]) == ("INVALID_ARGUMENT", "INVALID_FIELD", "request")
+    stranger = refused(lambda: send(server, method, streams, [b"\xff\xff"], never_made()))
+    assert stranger.reason == "CALLER_UNAUTHENTICATED"  # nothing was parsed for whoever that is
+
+
+def test_a_stream_is_refused_at_the_first_message_that_is_none_and_beyond_its_bytes(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ((method, streams),) = [it for it in METHODS if it[1]]
+    header = keys_pb2.ImportHeader(organization=new_tenant(server).id, keyspace="aiia", dry_run=True)
+    first = keys_pb2.ImportKeysRequest(header=header).SerializeToString()
+    row = keys_pb2.ImportKeysRequest(row=keys_pb2.ImportRow(external_id="a", name="x" * 1000)).SerializeToString()
+    good = send(server, method, streams, [first, row], server.root)
+    assert len(keys_pb2.ImportKeysResponse.FromString(good).results) == 1
+    refusal = refused(lambda: send(server, method, streams, [first, row, b"\xff\xff"], server.root))
+    assert (refusal.reason, refusal.metadata["field"]) == ("INVALID_FIELD", "request")
+    monkeypatch.setattr(gate, "MAX_STREAM_BYTES", 4 * len(row))
+    send(server, method, streams, [first, row, row, row], server.root)
+    over = refused(lambda: send(server, method, streams, [first, row, row, row, row], server.root))
+    assert (over.reason, over.metadata["field"]) == ("INVALID_FIELD", "request")
+    # What a message says twice counts twice, though the message that is made of it holds it once.
+    again = refused(lambda: send(server, method, streams, [first, row * 4], server.root))
+    assert again.metadata["field"] == "request"
+
+
 class Waiter:
     """A KeyspaceService whose GetKeyspace waits until it is let go."""
 
     def __init__(self) -> None:
-        self.entered, self.go = threading.Event(), threading.Event()
+        self.entered, self.go, self.running = threading.Event(), threading.Event(), 0
 
     async def GetKeyspace(self, request: Any, caller: Caller) -> keyspaces_pb2.GetKeyspaceResponse:
         caller.checked.append("a test")
+        self.running += 1
         self.entered.set()
         await asyncio.to_thread(self.go.wait, TIMEOUT)
         return keyspaces_pb2.GetKeyspaceResponse()
 
-    ApplyKeyspace = ListKeyspaces = GetKeyspace
+    ApplyKeyspace = ListKeyspaces = GetJsonWebKeySet = GetKeyspace
+
+
+def test_of_too_many_calls_at_once_the_last_are_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "MAX_CALLS", 3)
+    waiter, ask = Waiter(), keyspaces_pb2.GetKeyspaceRequest()
+    with (
+        databases.fresh("sqlite", tmp_path) as url,
+        serving(
+            url, tmp_path, furnished=False, servicers=lambda app: replace(app.servicers, keyspaces=waiter)
+        ) as server,
+    ):
+        api = server.api()
+        running = [api.keyspaces.GetKeyspace.future(ask) for _ in range(3)]
+        until(lambda: waiter.running == 3)
+        for stranger in (api, server.api("-")) * 10:  # before anything is done for it, so whoever it is
+            refusal = refused(lambda api=stranger: api.keyspaces.GetKeyspace(ask))  # type: ignore[misc]  # bound
+            assert (refusal.code, refusal.reason) == ("UNAVAILABLE", "OVERLOADED")
+        imported = keys_pb2.ImportKeysRequest(header=keys_pb2.ImportHeader(keyspace="nope"))
+        assert refused(lambda: api.keys.ImportKeys(iter([imported]))).reason == "UNKNOWN_REFERENCE"  # places of its own
+        waiter.go.set()
+        assert [call.result(TIMEOUT) for call in running] == [keyspaces_pb2.GetKeyspaceResponse()] * 3
+        until(lambda: _answers(lambda: api.keyspaces.GetKeyspace(ask)))  # a place is free just after its answer
+        assert waiter.running == 4
+
+
+def test_streams_have_few_places_and_take_none_of_others(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "MAX_STREAMS", 2)
+    hold = threading.Event()
+    header = keys_pb2.ImportKeysRequest(header=keys_pb2.ImportHeader(keyspace="aiia", dry_run=True))
+
+    def slowly() -> Iterator[keys_pb2.ImportKeysRequest]:
+        yield header
+        hold.wait(TIMEOUT)
+
+    api = server.api()
+    held = [api.keys.ImportKeys.future(slowly()) for _ in range(2)]
+    until(lambda: server.app._gate._running[True] == 2)
+    assert refused(lambda: api.keys.ImportKeys(iter([header]))).reason == "OVERLOADED"
+    assert api.authz.Introspect(authz_pb2.IntrospectRequest()).identity.key_name == "root"
+    hold.set()
+    assert [list(call.result(TIMEOUT).results) for call in held] == [[], []]
+    until(lambda: _answers(lambda: api.keys.ImportKeys(iter([header]))))
+
+
+def _answers(call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except grpc.RpcError:
+        return False
+    return True
 
 
 def test_a_call_without_a_deadline_gets_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,27 +11,29 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import unquote_to_bytes
 
 from .decide import Reason
+from .formats import belongs
 from .keytext import SecretText
-from .policy import Source
+from .policy import Keyspace, Source
 
 Headers = Iterable[tuple[str, str]]
 
 
-def find_credential(headers: Headers, query: str, sources: tuple[Source, ...], prefix: str) -> SecretText | Reason:
+def find_credential(headers: Headers, query: str, keyspace: Keyspace) -> SecretText | Reason:
     """Return the credential, or CREDENTIAL_MISSING or CREDENTIAL_AMBIGUOUS.
 
     *query* is what follows the "?" of the URL, still percent-encoded.
     """
     received = [(name.lower(), value) for name, value in headers]
-    found = {text for source in sources for text in _candidates(source, received, query) if belongs(text, prefix)}
+    candidates = {text for source in keyspace.sources for text in _candidates(source, received, query)}
+    found = {text for text in candidates if claims_to_be_of(keyspace, text)}
     if not found:
         return Reason.CREDENTIAL_MISSING
     return SecretText(found.pop()) if len(found) == 1 else Reason.CREDENTIAL_AMBIGUOUS
 
 
-def belongs(text: str, prefix: str) -> bool:
-    """Tell whether *text* claims to be a key of the keyspace with this *prefix*."""
-    return text.startswith(prefix + "_")
+def claims_to_be_of(keyspace: Keyspace, text: str) -> bool:
+    """Tell whether *text* looks like a key of *keyspace*: other systems' texts are none of ours to judge."""
+    return bool(text) and belongs(text, keyspace.format, keyspace.prefix, keyspace.legacy)
 
 
 def _candidates(source: Source, received: list[tuple[str, str]], query: str) -> Iterator[str]:
@@ -53,7 +55,8 @@ def _parameters(query: str, name: str) -> Iterator[str]:
     # Not parse_qsl: it turns bytes that are no UTF-8 into U+FFFD, and so two different texts into one.
     for pair in query.split("&"):
         key, _, value = pair.partition("=")
-        if _decoded(key) == name:
+        encoded = "%" in key or "+" in key
+        if (_decoded(key) if encoded else key) == name:
             yield _decoded(value)
 
 

@@ -89,9 +89,9 @@ class CallerForbidden(DoorwardError):
 
     reason = "CALLER_FORBIDDEN"
 
-    def __init__(self, permission: str, resource: str, decision: str, who: str = "Your key") -> None:
+    def __init__(self, permission: str, resource: str, decision: str, who: str = "Your key", *, why: str = "") -> None:
         super().__init__(
-            f"{who} may not {permission} on {resource}: {decision}.",
+            f"{who} may not {permission} on {resource}: {why or decision}.",
             permission=permission,
             resource=resource,
             decision=decision,
@@ -184,6 +184,40 @@ class Immutable(DoorwardError):
 
     def __init__(self, field: str, why: str) -> None:
         super().__init__(f"{field} cannot change: {why}.", field=field)
+
+
+class NotRecoverable(DoorwardError):
+    """The text of this secret is not kept."""
+
+    reason = "NOT_RECOVERABLE"
+
+    def __init__(self, id: str, why: str) -> None:
+        super().__init__(f"The text of the key {id!r} cannot be shown: {why}. Rotate the key.", type="key", id=id)
+
+
+class CountMismatch(DoorwardError):
+    """A filter finds another number of keys than the caller expected; nothing was changed."""
+
+    reason = "COUNT_MISMATCH"
+
+    def __init__(self, expected: int, found: int) -> None:
+        super().__init__(
+            f"The filter finds {found:,} keys, not {expected:,}; nothing was ended. Look again with dry_run.",
+            expected=str(expected),
+            found=str(found),
+        )
+
+
+class TooManyActiveKeys(DoorwardError):
+    """The owner has as many active keys as the keyspace allows."""
+
+    reason = "TOO_MANY_ACTIVE_KEYS"
+
+    def __init__(self, owner: str, limit: int) -> None:
+        super().__init__(
+            f"The owner {owner!r} has {limit:,} active keys, as many as this keyspace allows. End one first.",
+            limit=str(limit),
+        )
 
 
 class EtagMismatch(DoorwardError):

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from .decide import Address
+from .decide import Address, Network
 from .errors import InvalidField
 from .keyspace import NAME
 from .model import DAY, SECOND, Attribute, Attributes, Instant
 from .policy import Path, Pattern, parse_path
+from .rails import API_VERSION, TYPE
 
 ORGANIZATION = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
 PRINCIPAL = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._@+-]{1,128}", re.ASCII)
 STABLE = re.compile(r"[A-Za-z0-9_]{1,64}", re.ASCII)
-TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/-]{0,62}", re.ASCII)
 EMAIL = re.compile(r"[^@\s\x00-\x1f]+@[^@\s\x00-\x1f]+")
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}", re.ASCII)
 MAX_ENTRIES = 64
@@ -60,6 +60,13 @@ def check_type(field: str, text: str) -> str:
     return text
 
 
+def check_api_version(field: str, text: str) -> str:
+    """Return *text* if it can be the version of an API; empty is none."""
+    if text and not API_VERSION.fullmatch(text):
+        raise InvalidField(field, "must be 1 to 32 letters, digits or . _ -")
+    return text
+
+
 def check_email(field: str, text: str) -> str:
     """Return *text* if it looks like an e-mail address; empty is none."""
     if text and (len(text) > 254 or not EMAIL.fullmatch(text)):
@@ -95,6 +102,8 @@ def _check_bounds(field: str, names: Iterable[str], sizes: Iterable[int]) -> Non
 def check_patterns(field: str, texts: Iterable[str]) -> tuple[str, ...]:
     """Return resource patterns, sorted and without repeats; none at all means every resource."""
     patterns = sorted(set(check_list(field, texts)))
+    if sum(len(text.encode("utf-8", "surrogatepass")) for text in patterns) > MAX_BYTES:
+        raise InvalidField(field, f"must have at most {MAX_BYTES // 1024} KiB of patterns in all")
     for text in patterns:
         try:
             Pattern.parse(text)
@@ -120,6 +129,18 @@ def check_cidrs(field: str, texts: Iterable[str]) -> tuple[str, ...]:
     if any(getattr(network.network_address, "ipv4_mapped", None) for network in networks):
         raise InvalidField(field, "must give IPv4 networks as such, not as ::ffff:…: an IPv4 client is never in those")
     return tuple(dict.fromkeys(map(str, networks)))
+
+
+def within(cidrs: Collection[str], networks: Collection[Network]) -> bool:
+    """Tell whether each of *cidrs* lies in one of *networks*. No networks at all are everywhere, and so within none."""
+    inner = [ip_network(cidr) for cidr in cidrs]
+    return bool(inner) and all(any(_contains(outer, it) for outer in networks) for it in inner)
+
+
+def _contains(outer: Network, inner: Network) -> bool:
+    if isinstance(outer, IPv4Network):
+        return isinstance(inner, IPv4Network) and inner.subnet_of(outer)
+    return isinstance(inner, IPv6Network) and inner.subnet_of(outer)
 
 
 def check_address(field: str, text: str) -> Address | None:
@@ -154,6 +175,11 @@ class Lifetime:
     """A span from now on, in microseconds."""
 
     span: int
+
+
+@dataclass(frozen=True, slots=True)
+class Default:
+    """Nothing was said: what the keyspace says holds."""
 
 
 Expiry = Instant | Lifetime | Day | None

@@ -4,7 +4,7 @@ The document is what the YAML file says, as plain mappings and lists:
 
     keyspace: aiia                    # name; required
     display_name: AIIA                # default: the name
-    prefix: aiia_key                  # what key texts begin with; required, fixed for good
+    prefix: aiia_key                  # what opaque key texts begin with; required for those, fixed for good
     environments: [live, test]        # the default one first; default: [live]; may grow, not shrink
     credentials:                      # where callers put keys; required
       - {header: Authorization, scheme: ApiKey}
@@ -13,6 +13,32 @@ The document is what the YAML file says, as plain mappings and lists:
     inherit: false                    # may a key with an owner do at most what the owner may? default: false
     ceilings: [list]                  # allowed ceilings, the default one first: list, owner; default: [list]
     mask: "•••••{last4}"              # for display; default: "{prefix}_{environment}_…{last4}"
+    format: opaque                    # of the texts that are made: opaque (default), uuid, jwt; fixed for good
+    algorithm: EdDSA                  # of jwt: EdDSA (default), HS256
+    verifier: hmac-sha256             # or bcrypt-sha256, where rules demand an adaptive hash
+    recoverable: false                # keep the texts, sealed, so that RevealKey can show them again
+    legacy:                           # formats of texts that another system made and that are imported
+      - {name: old, prefix: "sk_", alphabet: hex, length: [32, 40], entropy_bits: 128, lookup: 8}
+    keys:                             # guard rails, all optional; see `rails`. Spans: 12h, 90d, 1y (365 days)
+      owner: required                 # required, optional (default), none
+      made_by: [owner]                # owner, administrator; default: both. Whoever is not the owner, or a backend
+      ended_by: [owner]               #   that acts for it, is an administrator
+      name: {pattern: "*-live"}       # * stands for any text
+      types: [production, ci]         # the only types; default: any. Then every key must have one
+      default_type: {live: production}   # by environment, for keys that are made without one
+      scopes:                         # with bindings, of keys whose ceiling is a list
+        min: 1
+        max: 1
+        environments: {test: [read]}  # only these roles there; what is not named may have all
+      expiry:
+        need: required                # required, optional (default), forbidden
+        default: 90d                  # for keys that are made without a word about it
+        maximum: 365d                 # from now, whenever one is set; then never is too long
+        allowed: [30d, 90d, 1y]       # the only spans
+        custom: false                 # may it also be an instant or a date? default: true
+      active_per_owner: {maximum: 1, on_exceed: revoke_oldest}   # or reject (default)
+      rotation: {every: 90d, types: {ci: 30d}}                   # when Key.rotate_by is, by type
+      api_version: "2026-02-01"       # pinned to each key when it is made
     types:                            # resource types and their verbs; required
       findings: [read, create]
     authenticated: [findings:read]    # what any valid key may do; default: nothing
@@ -36,8 +62,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .errors import KeyspaceInvalid
-from .model import Ceiling
+from .formats import MAX_TEXT, Format, Legacy
+from .model import DAY, Ceiling
 from .policy import EVERYTHING, Effect, Keyspace, Pattern, Role, Rule, Source
+from .rails import API_VERSION, TYPE, Exceed, Hand, Need, Rails
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)
 PREFIX = re.compile(r"(?=.{1,40}$)[a-z][a-z0-9]*(?:_[a-z0-9]+)*", re.ASCII)
@@ -46,6 +74,9 @@ WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}", re.ASCII)
 ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,127}", re.ASCII)
 HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}", re.ASCII)
 DEFAULT_MASK = "{prefix}_{environment}_…{last4}"
+MAX_SPAN = 100 * 365 * DAY
+SPAN = re.compile(r"([1-9][0-9]{0,3})([hdy])", re.ASCII)
+PLAIN_MASK = "…{last4}"
 
 Document = Mapping[str, Any]
 
@@ -65,22 +96,29 @@ def compile_keyspace(
     keyspace = Keyspace(
         name=_matching("keyspace", document["keyspace"], NAME),
         display_name=document.get("display_name") or document["keyspace"],
-        prefix=_matching("prefix", document["prefix"], PREFIX),
+        prefix=_prefix(document),
         environments=environments,
         sources=tuple(_source(f"credentials[{i}]", entry) for i, entry in enumerate(document["credentials"])),
-        mask=_mask(document.get("mask") or DEFAULT_MASK),
+        mask=_mask(document.get("mask") or (DEFAULT_MASK if document.get("prefix") else PLAIN_MASK)),
+        format=_format(document),
+        legacy=tuple(_legacy(f"legacy[{i}]", entry) for i, entry in enumerate(document.get("legacy") or ())),
+        verifier=document.get("verifier") or "hmac-sha256",
+        algorithm=document.get("algorithm") or "EdDSA",
+        recoverable=bool(document.get("recoverable", False)),
         requires_organization=document.get("organization", "key") == "required",
         inherits=inherits,
         ceilings=ceilings,
         types=types,
         roles=_Roles(document.get("roles") or {}, types, relations).compiled(),
         authenticated=frozenset(document.get("authenticated") or ()),
+        rails=_rails(document.get("keys") or {}),
         source=source,
         operator=operator,
     )
     for i, permission in enumerate(document.get("authenticated") or ()):
         if permission not in keyspace.permissions:
             raise KeyspaceInvalid(f"authenticated[{i}]", f"{permission!r} is not declared under types")
+    _check_rails(keyspace)
     return keyspace
 
 
@@ -202,7 +240,153 @@ def _matching(place: str, word: str, shape: re.Pattern[str]) -> str:
     return word
 
 
+def _prefix(document: Document) -> str:
+    if _format(document) is Format.OPAQUE:
+        return _matching("prefix", document.get("prefix") or "", PREFIX)
+    if document.get("prefix"):
+        raise KeyspaceInvalid("prefix", "goes with the format 'opaque'")
+    return ""
+
+
+def _format(document: Document) -> Format:
+    return Format((document.get("format") or "opaque").upper())
+
+
+def _legacy(place: str, document: Document) -> Legacy:
+    length = document["length"]
+    shortest, longest = (length, length) if isinstance(length, int) else length
+    legacy = Legacy(
+        name=_matching(f"{place}.name", document["name"], NAME),
+        prefix=document.get("prefix") or "",
+        alphabet=document["alphabet"],
+        shortest=shortest,
+        longest=longest,
+        entropy_bits=document["entropy_bits"],
+        lookup=document.get("lookup") or 0,
+    )
+    if not 1 <= shortest <= longest <= MAX_TEXT:
+        raise KeyspaceInvalid(f"{place}.length", f"must be a number or [shortest, longest], 1 to {MAX_TEXT}")
+    if legacy.lookup > shortest:
+        raise KeyspaceInvalid(f"{place}.lookup", "must not be longer than the shortest text")
+    held = legacy.capacity - int(legacy.lookup * legacy.capacity / shortest)
+    if not 0 <= legacy.entropy_bits <= held:
+        raise KeyspaceInvalid(f"{place}.entropy_bits", f"texts like these hold at most {held}, the lookup part aside")
+    return legacy
+
+
 def _mask(template: str) -> str:
     if "{last4}" not in template:
         raise KeyspaceInvalid("mask", "must contain {last4}")
     return template
+
+
+_UNITS = {"h": DAY // 24, "d": DAY, "y": 365 * DAY}
+_NEEDS = {"required": Need.REQUIRED, "optional": Need.OPTIONAL, "none": Need.FORBIDDEN, "forbidden": Need.FORBIDDEN}
+
+
+def _rails(document: Document) -> Rails:
+    scopes, expiry, active, rotation, name = (
+        document.get(part) or {} for part in ("scopes", "expiry", "active_per_owner", "rotation", "name")
+    )
+    types = tuple(document.get("types") or ())
+    _check_each("keys.types", types, TYPE)
+    version = document.get("api_version") or ""
+    return Rails(
+        owner=_NEEDS[document.get("owner") or "optional"],
+        min_scopes=scopes.get("min") or 0,
+        max_scopes=scopes.get("max"),
+        scopes_by_environment={it: frozenset(roles) for it, roles in (scopes.get("environments") or {}).items()},
+        expiry=_NEEDS[expiry.get("need") or "optional"],
+        default_lifetime=_maybe_span("keys.expiry.default", expiry.get("default")),
+        max_lifetime=_maybe_span("keys.expiry.maximum", expiry.get("maximum")),
+        lifetimes=_lifetimes(expiry.get("allowed")),
+        custom_expiry=expiry.get("custom", True),
+        max_active_per_owner=active.get("maximum"),
+        on_exceed=Exceed((active.get("on_exceed") or "reject").upper()),
+        made_by=_hands(document.get("made_by")),
+        ended_by=_hands(document.get("ended_by")),
+        name_pattern=name.get("pattern") or "",
+        types=types,
+        default_types=dict(document.get("default_type") or {}),
+        rotate_every=_maybe_span("keys.rotation.every", rotation.get("every")),
+        rotate_every_by_type={
+            type: _span(f"keys.rotation.types.{type}", text) for type, text in (rotation.get("types") or {}).items()
+        },
+        api_version=version and _matching("keys.api_version", version, API_VERSION),
+    )
+
+
+def _maybe_span(place: str, text: str | None) -> int | None:
+    return None if text is None else _span(place, text)
+
+
+def _span(place: str, text: str) -> int:
+    match = SPAN.fullmatch(text)
+    span = int(match[1]) * _UNITS[match[2]] if match else 0
+    if not 0 < span <= MAX_SPAN:
+        raise KeyspaceInvalid(place, f"{text!r} must be a span like 12h, 90d or 1y, at most 100y")
+    return span
+
+
+def _lifetimes(texts: Iterable[str] | None) -> frozenset[int] | None:
+    if texts is None:
+        return None
+    return frozenset(_span(f"keys.expiry.allowed[{i}]", text) for i, text in enumerate(texts))
+
+
+def _hands(words: Iterable[str] | None) -> frozenset[Hand]:
+    return frozenset(Hand) if words is None else frozenset(Hand(word.upper()) for word in words)
+
+
+def _check_rails(keyspace: Keyspace) -> None:
+    """Refuse guard rails that contradict each other, or name what the keyspace does not have."""
+    rails = keyspace.rails
+    if rails.max_scopes is not None and rails.max_scopes < rails.min_scopes:
+        raise KeyspaceInvalid("keys.scopes.max", f"must be at least keys.scopes.min, {rails.min_scopes}")
+    for environment, roles in rails.scopes_by_environment.items():
+        place = f"keys.scopes.environments.{environment}"
+        _known(place, "environment", environment, keyspace.environments)
+        for role in sorted(roles):
+            _known(place, "role", role, keyspace.roles)
+    for environment, type in rails.default_types.items():
+        _known(f"keys.default_type.{environment}", "environment", environment, keyspace.environments)
+        _check_key_type(f"keys.default_type.{environment}", type, rails)
+    for type in rails.rotate_every_by_type:
+        _check_key_type(f"keys.rotation.types.{type}", type, rails)
+    if rails.owner is Need.FORBIDDEN:
+        for place, needs_owner in (
+            ("keys.active_per_owner", rails.max_active_per_owner is not None),
+            ("keys.made_by", Hand.ADMINISTRATOR not in rails.made_by),
+            ("ceilings", Ceiling.OWNER in keyspace.ceilings),
+        ):
+            if needs_owner:
+                raise KeyspaceInvalid(place, "needs keys with owners, and keys.owner is 'none'")
+    _check_lifetimes(rails)
+
+
+def _check_lifetimes(rails: Rails) -> None:
+    spans = {"default": rails.default_lifetime, "maximum": rails.max_lifetime, "allowed": rails.lifetimes}
+    for word, given in spans.items():
+        if rails.expiry is Need.FORBIDDEN and given is not None:
+            raise KeyspaceInvalid(
+                f"keys.expiry.{word}", "goes with keys that expire, and keys.expiry.need is 'forbidden'"
+            )
+    longest = max(rails.lifetimes or (), default=0)
+    if rails.max_lifetime is not None and longest > rails.max_lifetime:
+        raise KeyspaceInvalid("keys.expiry.allowed", "must not be longer than keys.expiry.maximum")
+    default = rails.default_lifetime
+    if default is not None and rails.max_lifetime is not None and default > rails.max_lifetime:
+        raise KeyspaceInvalid("keys.expiry.default", "must not be longer than keys.expiry.maximum")
+    if default is not None and rails.lifetimes is not None and default not in rails.lifetimes:
+        raise KeyspaceInvalid("keys.expiry.default", "must be one of keys.expiry.allowed")
+
+
+def _known(place: str, kind: str, word: str, known: Iterable[str]) -> None:
+    if word not in known:
+        raise KeyspaceInvalid(place, f"there is no {kind} {word!r}")
+
+
+def _check_key_type(place: str, type: str, rails: Rails) -> None:
+    _matching(place, type, TYPE)
+    if rails.types:
+        _known(place, "type", type, rails.types)

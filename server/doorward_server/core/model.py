@@ -20,6 +20,8 @@ SECOND = 1_000_000
 DAY = 86_400 * SECOND
 MAX_LIVE_SECRETS = 10
 """Secrets of one key that work at the same time: rotations with a long grace must not pile up without end."""
+KEPT_SECRETS = 20
+"""Superseded secrets that a key remembers; of older ones, nothing is left to tell that they were ever its."""
 MAX_GRACE = 90 * DAY
 
 Attribute = str | int | float | bool | tuple[str, ...]
@@ -141,6 +143,15 @@ class KeyBinding:
 
 
 @dataclass(frozen=True, slots=True)
+class Sealed:
+    """A secret's text, encrypted for RevealKey."""
+
+    ciphertext: bytes = field(repr=False)
+    version: int
+    """Of the recovery key that opens it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Secret:
     """One text that proves possession of a key: what is stored of it."""
 
@@ -153,6 +164,8 @@ class Secret:
     expires_at: Instant | None = None
     """Set once a rotation has superseded it."""
     last_used_at: Instant | None = None
+    sealed: Sealed | None = field(default=None, repr=False)
+    """On its way to the store when it is new; what the store returns has None (`Store.find_sealed`)."""
 
     def alive(self, now: Instant) -> bool:
         """Whether it still proves possession."""
@@ -193,6 +206,10 @@ class Key:
     deleted_at: Instant | None = None
     last_used_at: Instant | None = field(default=None, compare=False)
     """At most one flush interval behind; not part of what a change writes."""
+    api_version: str = ""
+    """Pinned when the key was made."""
+    external_id: str | None = None
+    """Its id in the system that it was imported from; unique in organization and keyspace."""
 
     def state(self, now: Instant) -> State:
         """Return what the key is good for at *now* (its owner and organization apart)."""
@@ -205,6 +222,11 @@ class Key:
         if self.not_before is not None and now < self.not_before:
             return State.NOT_YET_VALID
         return State.ACTIVE
+
+    @property
+    def metadata_bytes(self) -> int:
+        """What it adds to its organization's metadata; nothing any more once it is deleted."""
+        return 0 if self.deleted_at else sum(len(k.encode()) + len(v.encode()) for k, v in self.metadata.items())
 
     def revoke(self, at: Instant, reason: str) -> Key:
         """End it for good. A revoked key stays exactly as it is."""
@@ -238,6 +260,7 @@ class Key:
         if not 0 <= grace <= MAX_GRACE:
             raise InvalidField("grace", "must be between 0 and 90 days")
         older = tuple(s.end_by(at + grace) for s in self.secrets)
+        older = tuple(s for i, s in enumerate(older) if s.alive(at) or i < KEPT_SECRETS)
         if sum(s.alive(at) for s in older) >= MAX_LIVE_SECRETS:
             raise QuotaExceeded("live secrets per key", MAX_LIVE_SECRETS)
         return self._changed(at, secrets=(secret, *older))
@@ -348,6 +371,9 @@ class Quotas:
 
     keys: int = 1_000_000
     bindings: int = 100_000
+    bindings_per_subject: int = 1_000
+    """Of one principal or group: each decision about its keys looks at all of them."""
+    metadata_bytes: int = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,11 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 
+from .formats import Format, Legacy
 from .model import Ceiling
+from .rails import Rails
 
 MAX_PATH_BYTES = 512
 _SEGMENT = re.compile(r"[^\x00-\x20\x7f-\x9f\ud800-\udfff/*]+")
@@ -55,8 +58,9 @@ class Pattern:
     plain: bool
     """Whether `head` is free of `*`."""
 
-    @classmethod
-    def parse(cls, text: str) -> Pattern:
+    @staticmethod
+    @lru_cache(maxsize=65_536)
+    def parse(text: str) -> Pattern:
         """Return the pattern. Raises ValueError, with the rule, for one that could not match anything."""
         if len(text.encode("utf-8", "surrogatepass")) > MAX_PATH_BYTES:
             raise ValueError(f"must have at most {MAX_PATH_BYTES} bytes")
@@ -68,7 +72,7 @@ class Pattern:
                 _check_segment(segment)
         endless = segments[-1] == "*"
         head = segments[:-1] if endless else segments
-        return cls(text, head, endless, "*" not in head)
+        return Pattern(text, head, endless, "*" not in head)
 
     def matches(self, path: Path) -> bool:
         """Tell whether *path* is among the resources that it stands for."""
@@ -166,6 +170,16 @@ class Keyspace:
     roles: Mapping[str, Role]
     authenticated: frozenset[str]
     """Permissions that any valid key of the right organization, environment and network has."""
+    format: Format = Format.OPAQUE
+    legacy: tuple[Legacy, ...] = ()
+    """Formats of imported texts, tried in this order after its own."""
+    verifier: str = "hmac-sha256"
+    """What is stored of the secrets that are made: `hmac-sha256`, or `bcrypt-sha256` where rules demand it."""
+    algorithm: str = "EdDSA"
+    """Of JWT keys: EdDSA or HS256."""
+    recoverable: bool = False
+    """Whether the texts of its keys are kept, sealed, so that RevealKey can show them again."""
+    rails: Rails = field(default_factory=Rails)
     source: str = field(default="", repr=False)
     """The file it was compiled from."""
     operator: str = ""
@@ -176,3 +190,8 @@ class Keyspace:
     def __post_init__(self) -> None:
         every = frozenset(f"{type}:{verb}" for type, verbs in self.types.items() for verb in verbs)
         object.__setattr__(self, "permissions", every)
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether rules demand an adaptive hash, however much entropy a text has."""
+        return self.verifier == "bcrypt-sha256"

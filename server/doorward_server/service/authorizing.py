@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from doorward_server.core.credential import Headers, belongs, find_credential
+from doorward_server.core.credential import Headers, claims_to_be_of, find_credential
 from doorward_server.core.decide import (
     ALLOWED,
     DENIED,
@@ -25,6 +25,7 @@ from doorward_server.core.decide import (
     standing,
 )
 from doorward_server.core.errors import (
+    CallerForbidden,
     CallerUnauthenticated,
     DoorwardError,
     InvalidField,
@@ -32,17 +33,21 @@ from doorward_server.core.errors import (
     UnknownReference,
 )
 from doorward_server.core.fields import check_address, check_id, check_path
-from doorward_server.core.keytext import MalformedText, SecretText, parse
+from doorward_server.core.formats import present
+from doorward_server.core.keytext import SecretText
 from doorward_server.core.model import Instant
 from doorward_server.core.policy import Keyspace
-from doorward_server.core.verify import KIND, Peppers, UnknownPepper, Verifier
+from doorward_server.core.verify import RetiredPepper
 from doorward_server.service.catalog import DOORWARD, Catalog
 from doorward_server.service.guard import Caller, Clock, Guard
 from doorward_server.service.pool import Pool
+from doorward_server.service.proving import Origin, Prover
 from doorward_server.service.usage import LastUse
-from doorward_server.store import Snapshot, Store
+from doorward_server.store import Store
 
 MAX_ITEMS = 100
+ATTEMPTS = 4
+"""Looks at the store for one answer, when what it is read with changes meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +128,8 @@ class Authorizer:
         store: Store,
         catalog: Catalog,
         guard: Guard,
-        peppers: Peppers,
+        lookup_key: bytes,
+        prover: Prover,
         uses: LastUse,
         reads: Pool,
         clock: Clock,
@@ -131,17 +137,16 @@ class Authorizer:
         self._store = store
         self._catalog = catalog
         self._guard = guard
-        self._peppers = peppers
+        self._lookup_key = lookup_key
+        self._prover = prover
         self._uses = uses
         self._reads = reads
         self._clock = clock
-        # Verified against when nothing was found, so that unknown and wrong cost the same.
-        self._nobody = Verifier(KIND, peppers.active, bytes(32))
 
     async def authenticate(self, headers: Headers, peer: Address | None) -> Caller:
         """Return the caller whose key of the keyspace `doorward` is in *headers*. Raises CallerUnauthenticated."""
         presented = HttpParts(tuple(headers), "")
-        found = await self._find(presented, await self._keyspace(DOORWARD))
+        found = await self._find(presented, await self._keyspace(DOORWARD), ("", str(peer)))
         denial, subject = found.denial, found.subject
         if denial is None and subject is not None:
             denial = self._good(subject, peer, dry_run=False)
@@ -159,10 +164,10 @@ class Authorizer:
 
     async def authorize(self, caller: Caller, ask: Ask, item: Item) -> Answer:
         """Decide one question. Raises InvalidField, UnknownReference, CallerForbidden, StoreUnavailable, Overloaded."""
-        self._admit(caller, ask, [item])
+        self._admit(caller, ask, item)
         keyspace = await self._keyspace(ask.keyspace)
         question = self._question(caller, ask, item, keyspace)
-        found = await self._find(ask.presented, keyspace)
+        found = await self._find(ask.presented, keyspace, _origin(caller, ask))
         decision = self._decide(found, question, ask.dry_run)
         subject = self._visible(caller, found.subject, item.organization, ask.keyspace)
         return Answer(decision, subject, found.keyspace, found.revision)
@@ -171,15 +176,22 @@ class Authorizer:
         """Decide up to `MAX_ITEMS` questions about one credential as of one revision: equal to as many `authorize`."""
         if not 1 <= len(items) <= MAX_ITEMS:
             raise InvalidField("items", f"must have 1 to {MAX_ITEMS} entries")
-        self._admit(caller, ask, items)
+        refused = {
+            it.organization: self._refusal(caller, ask, it) for it in {i.organization: i for i in items}.values()
+        }
+        if all(refused.values()):
+            raise next(filter(None, refused.values()))
         keyspace = await self._keyspace(ask.keyspace)
-        questions = [self._question_or_error(caller, ask, item, keyspace) for item in items]
-        found = await self._find(ask.presented, keyspace)
+        questions = [
+            refused[item.organization] or self._question_or_error(caller, ask, item, keyspace) for item in items
+        ]
+        found = await self._find(ask.presented, keyspace, _origin(caller, ask))
         decisions = tuple(
             question if isinstance(question, DoorwardError) else self._decide(found, question, ask.dry_run)
             for question in questions
         )
-        subject = self._visible(caller, found.subject, items[0].organization, ask.keyspace)
+        admitted = next(organization for organization, refusal in refused.items() if refusal is None)
+        subject = self._visible(caller, found.subject, admitted, ask.keyspace)
         return Answers(decisions, subject, found.keyspace, found.revision)
 
     async def introspect(self, caller: Caller, ask: Ask | None) -> Answer:
@@ -187,9 +199,8 @@ class Authorizer:
         if ask is None:
             caller.checked.append("introspect oneself")
             return Answer(ALLOWED, caller.subject, caller.keyspace, caller.revision)
-        resource = f"organizations/{_reach(caller, '')}/keyspaces/{_keyspace_name(ask)}/decisions"
-        self._guard.require(caller, "decisions:introspect", resource)
-        found = await self._find(ask.presented, await self._keyspace(ask.keyspace))
+        self._guard.require(caller, "decisions:introspect", _decisions(_reach(caller, ""), _keyspace_name(ask)))
+        found = await self._find(ask.presented, await self._keyspace(ask.keyspace), _origin(caller, ask))
         subject = self._visible(caller, found.subject, "", ask.keyspace)
         decision = found.denial
         if decision is None and found.subject is not None:
@@ -198,61 +209,65 @@ class Authorizer:
             decision = self._good(found.subject, address, ask.dry_run) or foreign
         return Answer(decision or ALLOWED, subject, found.keyspace, found.revision)
 
-    def _admit(self, caller: Caller, ask: Ask, items: Sequence[Item]) -> None:
-        """Ask whether the caller may ask: once for each organization that its questions are about."""
+    def _admit(self, caller: Caller, ask: Ask, item: Item) -> None:
+        """Ask whether the caller may ask this: in the organization that it names, and for whom it signed in."""
+        keyspace = _keyspace_name(ask)
         signed_in = ask.presented if isinstance(ask.presented, SignedIn) else None
-        for named in dict.fromkeys(item.organization for item in items):
-            organization = _reach(caller, named or (signed_in.organization if signed_in else ""))
-            resource = f"organizations/{organization}/keyspaces/{_keyspace_name(ask)}/decisions"
-            self._guard.require(caller, "decisions:authorize", resource)
-            if signed_in is not None:
-                self._guard.require(caller, "decisions:impersonate", resource)
+        organization = _reach(caller, item.organization or (signed_in.organization if signed_in else ""))
+        self._guard.require(caller, "decisions:authorize", _decisions(organization, keyspace))
+        if signed_in is not None:
+            # In the principal's own organization too: or it could be found out who is in other ones.
+            theirs = check_id("principal.organization", signed_in.organization, "organization")
+            for each in dict.fromkeys((organization, theirs)):
+                self._guard.require(caller, "decisions:impersonate", _decisions(each, keyspace))
 
     async def _keyspace(self, name: str) -> Keyspace:
         known = self._catalog.known(name)
         return known[1] if known else await self._reads.run(self._catalog.get, name)
 
-    async def _find(self, presented: Presented, keyspace: Keyspace) -> Found:
-        """Steps 1 to 4. What the CPU alone can refuse costs no read."""
+    async def _find(self, presented: Presented, keyspace: Keyspace, origin: Origin, attempt: int = 1) -> Found:
+        """Steps 1 to 4. What the CPU alone can refuse costs no read. *again*: the record was read anew already."""
         if isinstance(presented, SignedIn):
             return await self._find_principal(presented, keyspace)
         if isinstance(presented, HttpParts):
-            text = find_credential(presented.headers, presented.query, keyspace.sources, keyspace.prefix)
+            text = find_credential(presented.headers, presented.query, keyspace)
         else:
-            text = presented if belongs(presented.reveal(), keyspace.prefix) else Reason.CREDENTIAL_MISSING
+            text = presented if claims_to_be_of(keyspace, presented.reveal()) else Reason.CREDENTIAL_MISSING
         if isinstance(text, Reason):
             return Found(DENIED[text], None, keyspace, 0)
-        try:
-            parsed = parse(text.reveal())
-        except MalformedText:
+        known = present(text.reveal(), keyspace.format, keyspace.prefix, keyspace.legacy, self._lookup_key)
+        if known is None:
             return Found(DENIED[Reason.CREDENTIAL_MALFORMED], None, keyspace, 0)
-        snapshot = await self._reads.run(self._store.find_record, keyspace.name, parsed.lookup)
+        snapshot = await self._reads.run(self._store.find_record, keyspace.name, known.lookup)
         if self._catalog.known(keyspace.name) != (snapshot.keyspace_version, keyspace):
-            return await self._find(presented, await self._reads.run(self._catalog.get, keyspace.name))
-        return self._prove(text, snapshot, keyspace)
-
-    def _prove(self, text: SecretText, snapshot: Snapshot, keyspace: Keyspace) -> Found:
+            return await self._find(presented, await self._newer(keyspace, attempt), origin, attempt + 1)
         record = snapshot.record
-        secret = record.key.secrets[0] if record else None
         try:
-            proven = self._peppers.proves(text, secret.verifier if secret else self._nobody)
-        except UnknownPepper:
-            raise StoreUnavailable(
-                "This replica lacks a pepper that the store's keys were made with. Give it the current pepper file."
-            ) from None
-        if record is None or secret is None or not proven:
+            proven = await self._prover.proves(text, record, known.sound and not keyspace.adaptive, origin)
+        except RetiredPepper as problem:
+            if attempt >= ATTEMPTS or record is None:
+                raise self._prover.unprovable(record, problem) from None
+            return await self._find(presented, keyspace, origin, attempt + 1)  # it was re-wrapped since it was read
+        if not proven or record is None:
             return Found(DENIED[Reason.KEY_UNKNOWN], None, keyspace, snapshot.revision)
+        secret = record.key.secrets[0]
         subject = key_subject(record.key, secret, record.organization, record.owner, record.bindings, keyspace)
         return Found(None, subject, keyspace, snapshot.revision)
 
-    async def _find_principal(self, who: SignedIn, keyspace: Keyspace) -> Found:
+    async def _newer(self, keyspace: Keyspace, attempt: int) -> Keyspace:
+        """Return *keyspace* as it is now, because a snapshot showed another version. Raises StoreUnavailable."""
+        if attempt >= ATTEMPTS:
+            raise StoreUnavailable(f"The keyspace {keyspace.name!r} changes faster than it can be read. Try again.")
+        return await self._reads.run(self._catalog.get, keyspace.name)
+
+    async def _find_principal(self, who: SignedIn, keyspace: Keyspace, attempt: int = 1) -> Found:
         check_id("principal.organization", who.organization, "organization")
         check_id("principal.principal", who.principal, "principal")
         snapshot = await self._reads.run(
             self._store.find_principal_record, who.organization, who.principal, keyspace.name
         )
         if self._catalog.known(keyspace.name) != (snapshot.keyspace_version, keyspace):
-            return await self._find_principal(who, await self._reads.run(self._catalog.get, keyspace.name))
+            return await self._find_principal(who, await self._newer(keyspace, attempt), attempt + 1)
         record = snapshot.record
         if record is None:
             return Found(DENIED[Reason.OWNER_DISABLED], None, keyspace, snapshot.revision)
@@ -283,6 +298,13 @@ class Authorizer:
             client_ip=check_address("context.client_ip", ask.client_ip),
         )
 
+    def _refusal(self, caller: Caller, ask: Ask, item: Item) -> DoorwardError | None:
+        try:
+            self._admit(caller, ask, item)
+        except (InvalidField, CallerForbidden) as refusal:
+            return refusal
+        return None
+
     def _question_or_error(self, caller: Caller, ask: Ask, item: Item, keyspace: Keyspace) -> Question | DoorwardError:
         try:
             return self._question(caller, ask, item, keyspace)
@@ -309,7 +331,7 @@ class Authorizer:
         """Return *subject* if the caller may learn whose key it is: within the organization that it asked about."""
         if subject is None or subject.organization.id == (admitted or caller.organization):
             return subject
-        resource = f"organizations/{subject.organization.id}/keyspaces/{keyspace}/decisions"
+        resource = _decisions(subject.organization.id, keyspace)
         return subject if self._guard.may(caller, "decisions:authorize", resource) else None
 
     def _note(self, subject: Subject, now: Instant, dry_run: bool) -> None:
@@ -317,11 +339,19 @@ class Authorizer:
             self._uses.note(subject.key, subject.secret, now)
 
 
+def _decisions(organization: str, keyspace: str) -> str:
+    return f"organizations/{organization}/keyspaces/{keyspace}/decisions"
+
+
 def _reach(caller: Caller, organization: str) -> str:
     """The organization in whose name a caller asks; `-` for an operator's key that names none."""
     if organization:
         return check_id("organization", organization, "organization")
     return "-" if caller.crosses else caller.organization
+
+
+def _origin(caller: Caller, ask: Ask) -> Origin:
+    return (caller.subject.key.id if caller.subject.key else "", ask.client_ip)
 
 
 def _keyspace_name(ask: Ask) -> str:

@@ -14,6 +14,10 @@ OPERATOR = "operator"
 """The organization that runs this Doorward; only its keys act across organizations."""
 
 
+RELATIONS = frozenset({"owner", "acting"})
+"""What the rules of `doorward` may ask for: to own the thing, or to act for somebody."""
+
+
 class Catalog:
     """Compiled keyspaces by name and version. A version never changes, so what is compiled is never stale."""
 
@@ -42,7 +46,7 @@ class Catalog:
 
     def _at(self, stored: StoredKeyspace) -> Keyspace:
         known = self._compiled.get(stored.name)
-        if known is None or known[0] < stored.version:
+        if known is None or known[0] != stored.version:  # lower again after a restore
             known = (stored.version, compile_stored(stored))
             self._compiled[stored.name] = known
         return known[1]
@@ -51,5 +55,5 @@ class Catalog:
 def compile_stored(stored: StoredKeyspace) -> Keyspace:
     """Compile a keyspace that was checked when it was applied."""
     if stored.name == DOORWARD:
-        return load_keyspace(stored.source, operator=OPERATOR, relations=frozenset({"owner"}))
+        return load_keyspace(stored.source, operator=OPERATOR, relations=RELATIONS)
     return load_keyspace(stored.source)

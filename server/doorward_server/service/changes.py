@@ -89,6 +89,10 @@ def key_event(actor: Actor, action: str, before: Key | None, after: Key, now: In
     """Return the audit event for what differs between *before* and *after*."""
     old, new = describe(before) if before else {}, describe(after)
     names = [name for name in new if before is None or old[name] != new[name]]
+    if before and "secrets" in names:  # only those that changed: a key has a long line of them
+        was, is_now = list(old["secrets"]), list(new["secrets"])  # type: ignore[call-overload]  # lists, as described
+        old["secrets"] = [it for it in was if it not in is_now]
+        new["secrets"] = [it for it in is_now if it not in was]
     return Event(
         organization=after.organization,
         at=now,
@@ -101,11 +105,23 @@ def key_event(actor: Actor, action: str, before: Key | None, after: Key, now: In
     )
 
 
+_FIXED = ("keyspace", "owner", "environment", "ceiling", "not_before", "external_id", "api_version")
+
+
 def describe(key: Key) -> dict[str, object]:
     """Return what the audit log keeps of a key: everything but the proof of its secrets."""
     described: dict[str, object] = {
         name: getattr(key, name)
-        for name in ("keyspace", "owner", "environment", "ceiling", "not_before", *SETTINGS)
+        for name in (
+            "keyspace",
+            "owner",
+            "environment",
+            "ceiling",
+            "not_before",
+            "external_id",
+            "api_version",
+            *SETTINGS,
+        )
         if name != "bindings"
     }
     for name in ("revoked_at", "revoke_reason", "deleted_at"):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Generic, TypeVar
 
-from doorward_server.core.errors import BuiltIn
+from doorward_server.core.errors import BuiltIn, NotFound
 from doorward_server.core.fields import check_id
 from doorward_server.core.model import Actor, Event, Instant, Key, Organization, Principal
 from doorward_server.service.catalog import OPERATOR
@@ -115,23 +115,39 @@ class Directory:
         change = _Update[Principal](actor, "principal", organization, settings, etag, self._clock())
         return self._store.update_principal(organization, id, change), change.keys
 
-    def delete_principal(self, caller: Caller, organization: str, id: str) -> tuple[Written[Principal], int]:
-        """End a principal for good: its keys stop with the first commit, and are revoked in chunks after it."""
+    def delete_principal(self, caller: Caller, organization: str, id: str) -> tuple[int, int]:
+        """End a principal for good: its keys stop with the first commit, and are revoked in chunks after it.
+
+        Returns how many keys it had, and the revision. After a crash in between, the same call goes on revoking.
+        """
         organization = own_or(caller, organization)
         check_id("id", id, "principal")
         actor = self._guard.require(caller, "principals:delete", f"organizations/{organization}/principals/{id}")
         now = self._clock()
         change = _Delete[Principal](actor, "principal", organization, now)
-        written = self._store.delete_principal(organization, id, change)
+        try:
+            revision = self._store.delete_principal(organization, id, change).revision
+        except NotFound:
+            revoked, revision = self._revoke_keys_of(actor, organization, id, now)
+            if not revoked:
+                raise
+            return revoked, revision
+        revoked, last = self._revoke_keys_of(actor, organization, id, now)
+        return change.keys, last if revoked else revision
+
+    def _revoke_keys_of(self, actor: Actor, organization: str, owner: str, now: Instant) -> tuple[int, int]:
+        """Revoke the keys of an owner who is gone; returns how many, and the last revision."""
+        if self._store.find_principal(organization, owner) is not None:
+            return 0, 0
 
         def revoke(key: Key) -> tuple[Key, Event] | None:
             revoked = key.revoke(now, "its owner was deleted")
             return None if revoked is key else (revoked, key_event(actor, "principals:delete", key, revoked, now))
 
-        revision = written.revision
-        while (chunk := self._store.revoke_keys_of(organization, id, revoke, REVOKE_CHUNK)).value:
-            revision = chunk.revision
-        return replace(written, revision=revision), change.keys
+        count, revision = 0, 0
+        while (chunk := self._store.revoke_keys_of(organization, owner, revoke, REVOKE_CHUNK)).value:
+            count, revision = count + chunk.value, chunk.revision
+        return count, revision
 
 
 def _begin(new: T, settings: tuple[str, ...], now: Instant) -> T:

@@ -7,7 +7,7 @@ that makes one for a caller.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from doorward_server.core.decide import (
     Address,
@@ -18,11 +18,15 @@ from doorward_server.core.decide import (
     Subject,
     decide,
     held_roles,
+    key_subject,
     principal_subject,
+    standing,
 )
-from doorward_server.core.errors import CallerForbidden, GrantForbidden, InvalidField
-from doorward_server.core.model import Actor, Instant
+from doorward_server.core.errors import CallerForbidden, CallerUnauthenticated, GrantForbidden, InvalidField
+from doorward_server.core.fields import LAST_INSTANT, within
+from doorward_server.core.model import Actor, Instant, Key
 from doorward_server.core.policy import Keyspace, Pattern, all_covered, parse_path
+from doorward_server.core.rails import Hand
 from doorward_server.service.catalog import DOORWARD, OPERATOR, Catalog
 from doorward_server.store import Store
 
@@ -58,6 +62,12 @@ class Caller:
         """The owner of the caller's key; empty if it has none."""
         return self.subject.owner.id if self.subject.owner else ""
 
+    def hand(self, organization: str, owner: str | None) -> Hand:
+        """Return whose hand acts on a key of *organization*: its *owner*'s, also by a backend that acts for it."""
+        subjects = filter(None, (self.subject, self.acting_for))
+        mine = {(it.organization.id, it.owner.id) for it in subjects if it.owner is not None}
+        return Hand.OWNER if (organization, owner) in mine else Hand.ADMINISTRATOR
+
 
 @dataclass(frozen=True, slots=True)
 class Grant:
@@ -83,7 +93,8 @@ class Guard:
 
         *resource* is `organizations/<id>/…`, belonging to that organization and the operator, or anything else,
         belonging to the operator alone. A caller whose principal is *owner*, in that organization, has the relation
-        `owner`. *shown* is what an error calls the resource, where its own name would tell something.
+        `owner`; a key that acts for somebody has the relation `acting`. *shown* is what an error calls the resource,
+        where its own name, or why it is refused, would tell something.
         """
         caller.checked.append(permission)
         self._ask(caller.subject, caller, permission, resource, owner, "Your key", shown)
@@ -117,6 +128,26 @@ class Guard:
                 ):
                     raise GrantForbidden(keyspace.name, grant.role, resource)
 
+    def require_own_limits(self, caller: Caller, key: Key) -> None:
+        """Raise InvalidField unless *key*, of the keyspace `doorward`, ends no later than the caller's own key, and may
+        be used from no network that that one may not: else a limited key could make itself an unlimited twin.
+        """
+        own = caller.subject.key
+        if own is not None and own.expires_at is not None and (key.expires_at or LAST_INSTANT) > own.expires_at:
+            raise InvalidField("expiry", "must not be later than that of the key you call with")
+        if caller.subject.networks and not within(key.allowed_cidrs, caller.subject.networks):
+            raise InvalidField("allowed_cidrs", "must lie within the networks of the key you call with")
+
+    def may_grant_all(self, caller: Caller, organization: str, keyspace: Keyspace) -> bool:
+        """Tell whether the caller, and for whom it acts, may grant every role there is."""
+        resources = [f"organizations/{organization}/keyspaces/{keyspace.name}/roles/{role}" for role in keyspace.roles]
+        subjects = [subject for subject in (caller.subject, caller.acting_for) if subject is not None]
+        return all(
+            self._decide(subject, caller, "roles:grant", resource, None).allowed
+            for subject in subjects
+            for resource in resources
+        )
+
     def _holds(self, subject: Subject, organization: str, keyspace: Keyspace, grant: Grant, now: Instant) -> bool:
         if subject.organization.id != organization:
             return False
@@ -144,7 +175,10 @@ class Guard:
     ) -> None:
         decision = self._decide(subject, caller, permission, resource, owner)
         if not decision.allowed:
-            raise CallerForbidden(permission, shown or resource, decision.reason.value, who)
+            reason = decision.reason
+            if shown and reason is Reason.RELATION_MISSING:  # only something that exists has an owner
+                reason = Reason.RESOURCE_NOT_GRANTED
+            raise CallerForbidden(permission, shown or resource, reason.value, who)
 
     def _decide(self, subject: Subject, caller: Caller, permission: str, resource: str, owner: str | None) -> Decision:
         try:
@@ -154,13 +188,16 @@ class Guard:
         organization = path[1] if path[0] == "organizations" and len(path) > 1 else OPERATOR
         principal = subject.owner.id if subject.owner else None
         mine = owner is not None and owner == principal and subject.organization.id == organization
+        relations = {"owner"} if mine else set()
+        if subject is caller.subject and caller.acting_for is not None:
+            relations.add("acting")
         question = Question(
             action=permission,
             path=path,
             organization=organization,
             environment=caller.keyspace.environments[0],
             client_ip=caller.client_ip,
-            relations=frozenset({"owner"}) if mine else frozenset(),
+            relations=frozenset(relations),
         )
         return decide(subject, question, caller.keyspace, self._clock())
 
@@ -168,6 +205,24 @@ class Guard:
     def _actor(caller: Caller, acting_for: str) -> Actor:
         key = caller.subject.key.id if caller.subject.key else ""
         return Actor(caller.organization, key, caller.principal, acting_for)
+
+    def refreshed(self, caller: Caller) -> Caller:
+        """Return *caller* as of now, for work that outlasts a moment. Raises CallerUnauthenticated, CallerForbidden."""
+        known, secret = caller.subject.key, caller.subject.secret
+        snapshot = self._store.find_record(DOORWARD, secret.lookup if secret else "")
+        record = snapshot.record
+        if record is None or known is None or record.key.id != known.id:
+            raise CallerUnauthenticated(Reason.KEY_UNKNOWN.value, "it is not known any more.")
+        keyspace, held = self._catalog.get(DOORWARD), record.key.secrets[0]
+        subject = key_subject(record.key, held, record.organization, record.owner, record.bindings, keyspace)
+        denial = standing(subject, self._clock())
+        if denial is not None:
+            raise CallerUnauthenticated(denial.reason.value, f"meanwhile {denial.reason.value}.")
+        fresh = replace(caller, subject=subject, keyspace=keyspace, revision=snapshot.revision, acting_for=None)
+        acting = caller.acting_for
+        if acting is None or acting.owner is None:
+            return fresh
+        return replace(fresh, acting_for=self.acting_subject(fresh, acting.organization.id, acting.owner.id))
 
     def acting_subject(self, caller: Caller, organization: str, principal: str) -> Subject:
         """Return the principal that *caller* says it acts for. Raises CallerForbidden: unknown ones are not told."""

@@ -2,64 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from doorward_server.core.errors import EtagMismatch, InvalidField, NotFound, UnknownReference
-from doorward_server.core.fields import (
-    Expiry,
-    check_id,
-    check_text,
-)
-from doorward_server.core.keytext import ENTROPY_BYTES, SecretText, base62, mint
-from doorward_server.core.model import (
-    Actor,
-    Ceiling,
-    Event,
-    Instant,
-    Key,
-    KeyBinding,
-    KeyFilter,
-    Quotas,
-    Replay,
-    Secret,
-)
+from doorward_server.core.errors import EtagMismatch, GrantForbidden, NotFound
+from doorward_server.core.fields import check_id, check_text
+from doorward_server.core.keytext import SecretText
+from doorward_server.core.model import Actor, Ceiling, Event, Instant, Key, KeyFilter, Quotas, Replay, Secret
 from doorward_server.core.policy import EVERYTHING, Keyspace, Pattern
-from doorward_server.core.verify import Peppers
+from doorward_server.core.rails import (
+    ActiveLimit,
+    Exceed,
+    Hand,
+    Rails,
+    Unwise,
+    check_changed,
+    check_ended_by,
+    check_made,
+    check_made_by,
+    check_rotated,
+    unwise,
+)
 from doorward_server.service.catalog import DOORWARD, Catalog
 from doorward_server.service.changes import key_event
 from doorward_server.service.guard import Caller, Clock, Grant, Guard
+from doorward_server.service.ids import Random
+from doorward_server.service.mint import Mint
 from doorward_server.service.paging import make_token, page_size, read_token
-from doorward_server.service.settings import SETTINGS, check_filter, check_whole, checked
+from doorward_server.service.settings import (
+    NewKey,
+    check_filter,
+    check_whole,
+    checked,
+    draft,
+    loosens,
+    said_expiry,
+    span_of,
+)
 from doorward_server.store import LookupTaken, Store, Written
 
-Random = Callable[[int], bytes]
-"""Returns so many random bytes, fit for secrets."""
-
-
-def new_id(kind: str, random: Random) -> str:
-    """Return a new stable id, e.g. "key_7hQ2mB9sLx4R": 71 random bits, not secret."""
-    return f"{kind}_{base62(int.from_bytes(random(16), 'big'), 12)}"
-
-
-@dataclass(frozen=True, slots=True)
-class NewKey:
-    """What CreateKey is asked for, as it came in."""
-
-    organization: str
-    keyspace: str
-    owner: str
-    name: str
-    description: str
-    environment: str
-    type: str
-    ceiling: Ceiling | None
-    scopes: tuple[str, ...]
-    bindings: tuple[KeyBinding, ...]
-    allowed_cidrs: tuple[str, ...]
-    metadata: Mapping[str, str]
-    not_before: Instant | None
-    expiry: Expiry
+PAGE_BYTES = 2 * 1024 * 1024
+"""A page of keys ends early rather than being larger: clients take messages of 4 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +61,10 @@ class Issued:
     secret: SecretText | None
     replayed: bool
     revision: int
+    unwise: tuple[Unwise, ...] = ()
+    """What is allowed about a new key, but unwise."""
+    replaced: tuple[str, ...] = ()
+    """Ids of the keys that a new one replaced."""
 
 
 class Keys:
@@ -91,7 +78,7 @@ class Keys:
         store: Store,
         catalog: Catalog,
         guard: Guard,
-        peppers: Peppers,
+        mint: Mint,
         quotas: Quotas,
         clock: Clock,
         random: Random,
@@ -99,7 +86,7 @@ class Keys:
         self._store = store
         self._catalog = catalog
         self._guard = guard
-        self._peppers = peppers
+        self._mint = mint
         self._quotas = quotas
         self._clock = clock
         self._random = random
@@ -107,8 +94,8 @@ class Keys:
     def create(self, caller: Caller, new: NewKey, repeat: Repeat) -> Issued:
         """Make a key and its first secret. A repeat returns the key made then, without its secret.
 
-        Raises InvalidField, UnknownReference, GrantForbidden, QuotaExceeded, RequestIdReused, NotFound (organization),
-        OrganizationIsDisabled, PrincipalIsDisabled.
+        Raises InvalidField, UnknownReference, GrantForbidden, TooManyActiveKeys, QuotaExceeded, RequestIdReused,
+        NotFound (organization), OrganizationIsDisabled, PrincipalIsDisabled.
         """
         organization = own_or(caller, new.organization)
         check_id("keyspace", new.keyspace, "keyspace")
@@ -116,21 +103,26 @@ class Keys:
         actor = self._guard.require(caller, "keys:create", resource, owner=new.owner or None)
         now = self._clock()
         keyspace = self._catalog.get(new.keyspace)
+        check_made_by(keyspace.rails, caller.hand(organization, new.owner), "keys:create", resource)
         key, secret = self._first(replace(new, organization=organization), keyspace, now)
-        self._check_grants(caller, key, keyspace, now)
+        self.check_grants(caller, key, keyspace, now)
         replay = _replay(caller, "CreateKey", repeat, now)
+        hand = caller.hand(key.organization, key.owner)
+        limit = active_limit(keyspace.rails, actor, "keys:create", now, hand)
         while True:
             event = key_event(actor, "keys:create", None, key, now)
             try:
-                written = self._store.add_key(key, event, self._quotas, replay)
+                written = self._store.add_key(key, event, self._quotas, replay, limit=limit)
             except LookupTaken:
                 key, secret = self._first(replace(new, organization=organization), keyspace, now)
                 continue
-            return Issued(written.value, None if written.replayed else secret, written.replayed, written.revision)
+            text = None if written.replayed else secret
+            found = unwise(keyspace.rails, written.value, keyspace.environments[0])
+            return Issued(written.value, text, written.replayed, written.revision, found, written.replaced)
 
     def get(self, caller: Caller, organization: str, id: str) -> Key:
         """Return a key that was not deleted. Use is at most one flush interval behind. Raises NotFound."""
-        key, _ = self._load(caller, "keys:get", organization, id)
+        key, _ = self.load(caller, "keys:get", organization, id)
         return key
 
     def list(
@@ -141,25 +133,28 @@ class Keys:
         check_filter(wanted)
         resource = f"organizations/{organization}/keyspaces/{wanted.keyspace or '-'}/keys"
         self._guard.require(caller, "keys:list", resource, owner=wanted.owner or None)
+        self._check_organization(caller, organization)
         scope = f"keys {organization} {sorted(wanted.states)} {replace(wanted, states=frozenset())}"
         position = read_token(scope, token, (int, str))
         after = None if position is None else (int(position[0]), str(position[1]))
         limit = page_size(size)
-        keys = self._store.list_keys(organization, wanted, after, limit + 1, self._clock())
-        more = len(keys) > limit
-        return keys[:limit], make_token(scope, [keys[limit - 1].created_at, keys[limit - 1].id]) if more else ""
+        found = self._store.list_keys(organization, wanted, after, limit + 1, self._clock())
+        keys = _fitting(found[:limit])
+        more = len(found) > len(keys)
+        return keys, make_token(scope, [keys[-1].created_at, keys[-1].id]) if more else ""
 
     def update(
         self, caller: Caller, organization: str, id: str, settings: Mapping[str, object], etag: str
     ) -> Written[Key]:
         """Change *settings*, named as in `SETTINGS`. Raises what `create` does, EtagMismatch and KeyIsRevoked."""
-        key, actor = self._load(caller, "keys:update", organization, id)
+        key, actor = self.load(caller, "keys:update", organization, id)
         now = self._clock()
         keyspace = self._catalog.get(key.keyspace)
         wanted = checked(settings, keyspace, now)
-        granting = not wanted.keys().isdisjoint({"scopes", "bindings", "expires_at"})
+        after = replace(key, **wanted)  # type: ignore[arg-type]  # names and types are those of `SETTINGS`
+        granting = loosens(key, after, keyspace)
         if granting:
-            self._check_grants(caller, replace(key, **wanted), keyspace, now)  # type: ignore[arg-type]  # names are ours
+            self.check_grants(caller, after, keyspace, now)
 
         def change(current: Key) -> tuple[Key, Event] | None:
             changed_since = granting and current.version != key.version
@@ -167,23 +162,27 @@ class Keys:
                 raise EtagMismatch("key", id)
             changed = current.update(now, **wanted)
             check_whole(changed)
+            check_changed(keyspace.rails, current, changed, now, span_of(settings.get("expires_at")))
             return None if changed is current else (changed, key_event(actor, "keys:update", current, changed, now))
 
-        return self._store.update_key(key.organization, id, change)
+        hand = caller.hand(key.organization, key.owner)
+        limit = active_limit(keyspace.rails, actor, "keys:update", now, hand)
+        return self._store.update_key(key.organization, id, change, limit=limit, quotas=self._quotas)
 
     def rotate(self, caller: Caller, organization: str, id: str, grace: int, repeat: Repeat) -> Issued:
         """Add a secret; older ones end within *grace* (µs). Raises KeyIsRevoked, KeyIsExpired, QuotaExceeded."""
-        key, actor = self._load(caller, "keys:rotate", organization, id)
+        key, actor = self.load(caller, "keys:rotate", organization, id)
         now = self._clock()
         keyspace = self._catalog.get(key.keyspace)
         if keyspace.name == DOORWARD:
-            self._check_grants(caller, key, keyspace, now)
+            self.check_grants(caller, key, keyspace, now)
         replay = _replay(caller, "RotateKey", repeat, now)
         while True:
-            stored, text = self._mint(keyspace, key.environment, now)
+            stored, text = self._mint.secret(keyspace, key, now)
 
             def change(current: Key, stored: Secret = stored) -> tuple[Key, Event]:
                 changed = current.rotate(stored, now, grace)
+                check_rotated(keyspace.rails, changed)
                 return changed, key_event(actor, "keys:rotate", current, changed, now)
 
             try:
@@ -194,7 +193,7 @@ class Keys:
 
     def finish_rotation(self, caller: Caller, organization: str, id: str) -> Issued:
         """End superseded secrets now. Raises KeyIsRevoked. Where none is left, nothing changes."""
-        key, actor = self._load(caller, "keys:rotate", organization, id)
+        key, actor = self.load(caller, "keys:rotate", organization, id)
         now = self._clock()
 
         def change(current: Key) -> tuple[Key, Event] | None:
@@ -206,7 +205,7 @@ class Keys:
 
     def revoke(self, caller: Caller, organization: str, id: str, reason: str) -> Written[Key]:
         """End a key for good. From the next Authorize on, on this store, it is denied."""
-        key, actor = self._load(caller, "keys:revoke", organization, id)
+        key, actor = self._load_to_end(caller, "keys:revoke", organization, id)
         now = self._clock()
         check_text("reason", reason, 500)
 
@@ -220,7 +219,7 @@ class Keys:
 
     def delete(self, caller: Caller, organization: str, id: str) -> Written[Key]:
         """End a key and take it off the lists; its audit trail stays."""
-        key, actor = self._load(caller, "keys:delete", organization, id)
+        key, actor = self._load_to_end(caller, "keys:delete", organization, id)
         now = self._clock()
 
         def change(current: Key) -> tuple[Key, Event] | None:
@@ -229,7 +228,8 @@ class Keys:
 
         return self._store.update_key(key.organization, id, change)
 
-    def _load(self, caller: Caller, permission: str, organization: str, id: str) -> tuple[Key, Actor]:
+    def load(self, caller: Caller, permission: str, organization: str, id: str) -> tuple[Key, Actor]:
+        """Return a key, and who acts on it, once the guard has allowed it. Raises NotFound, CallerForbidden."""
         organization = own_or(caller, organization)
         check_id("id", id)
         key = self._store.find_key(organization, id)
@@ -237,50 +237,38 @@ class Keys:
         # Whoever may not see a key is not told its keyspace either: that would tell that it exists.
         shown = f"organizations/{organization}/keyspaces/-/keys/{id}"
         actor = self._guard.require(caller, permission, resource, owner=key.owner if key else None, shown=shown)
+        self._check_organization(caller, organization)
         if key is None:
             raise NotFound("key", id)
         return key, actor
 
+    def _check_organization(self, caller: Caller, organization: str) -> None:
+        """Raise NotFound for an organization that is not there (any more); the caller's own is."""
+        if organization != caller.organization and self._store.find_organization(organization) is None:
+            raise NotFound("organization", organization)
+
+    def _load_to_end(self, caller: Caller, permission: str, organization: str, id: str) -> tuple[Key, Actor]:
+        key, actor = self.load(caller, permission, organization, id)
+        resource = f"organizations/{key.organization}/keyspaces/{key.keyspace}/keys/{id}"
+        hand = caller.hand(key.organization, key.owner)
+        check_ended_by(self._catalog.get(key.keyspace).rails, key, hand, permission, resource)
+        return key, actor
+
     def _first(self, new: NewKey, keyspace: Keyspace, now: Instant) -> tuple[Key, SecretText]:
-        if new.owner:
-            check_id("owner", new.owner, "principal")
-        environment = new.environment or keyspace.environments[0]
-        if environment not in keyspace.environments:
-            raise UnknownReference("environment", "environment", environment, ", ".join(keyspace.environments))
-        settings = {name: getattr(new, name) for name in SETTINGS if name not in ("expires_at", "enabled")}
-        given = checked({**settings, "expires_at": new.expiry}, keyspace, now)
-        stored, text = self._mint(keyspace, environment, now)
-        key = Key(
-            organization=new.organization,
-            id=new_id("key", self._random),
-            keyspace=keyspace.name,
-            owner=new.owner or None,
-            environment=environment,
-            enabled=True,
-            ceiling=new.ceiling or (Ceiling.LIST if new.scopes or new.bindings else keyspace.ceilings[0]),
-            not_before=new.not_before,
-            created_at=now,
-            updated_at=now,
-            secrets=(stored,),
-            **given,  # type: ignore[arg-type]  # names and types are those of `SETTINGS`
-        )
-        if key.ceiling not in keyspace.ceilings:
-            allowed = ", ".join(keyspace.ceilings)
-            raise InvalidField("ceiling", f"keys of {keyspace.name!r} can have: {allowed}")
-        check_whole(key)
-        return key, text
+        key = draft(new, keyspace, now, self._random)
+        check_made(keyspace.rails, key, now, span_of(said_expiry(new, keyspace.rails)))
+        stored, text = self._mint.secret(keyspace, key, now)
+        return replace(key, secrets=(stored,)), text
 
-    def _mint(self, keyspace: Keyspace, environment: str, now: Instant) -> tuple[Secret, SecretText]:
-        text = mint(keyspace.prefix, environment, self._random(ENTROPY_BYTES))
-        verifier = self._peppers.verifier(text.secret)
-        return Secret(new_id("sec", self._random), text.lookup, verifier, text.last4, now), text.secret
-
-    def _check_grants(self, caller: Caller, key: Key, keyspace: Keyspace, now: Instant) -> None:
+    def check_grants(self, caller: Caller, key: Key, keyspace: Keyspace, now: Instant) -> None:
         """Raise GrantForbidden if handing out *key* would hand out what the caller can neither do nor grant."""
         if keyspace.name == DOORWARD:
             # Whoever gets the text of such a key can do here what it can. So the owner's rights are no limit: with
             # keys:create or keys:rotate alone, a helper could make or take itself an administrator's key.
+            self._guard.require_own_limits(caller, key)
             owned = key.ceiling is Ceiling.OWNER and key.owner is not None
+            if owned and caller.hand(key.organization, key.owner) is Hand.ADMINISTRATOR:
+                self._require_all_grants(caller, key, keyspace)
             grants = self._owner_grants(key) if owned else _listed_grants(key)
         elif keyspace.inherits and key.owner is not None:
             return  # it can never do more than its owner, whatever it is granted
@@ -288,11 +276,46 @@ class Keys:
             grants = _listed_grants(key)
         self._guard.require_grants(caller, key.organization, keyspace, grants, now)
 
+    def _require_all_grants(self, caller: Caller, key: Key, keyspace: Keyspace) -> None:
+        # What its owner is granted later, such a key can do too: whoever made it must be able to grant that as well.
+        if not self._guard.may_grant_all(caller, key.organization, keyspace):
+            resource = f"organizations/{key.organization}/keyspaces/{keyspace.name}/roles/root"
+            raise GrantForbidden(keyspace.name, "root", resource)
+
     def _owner_grants(self, key: Key) -> Sequence[Grant]:
         held = self._store.list_held_bindings(key.organization, key.owner or "")
         return [
             Grant(b.role, tuple(map(Pattern.parse, b.resources)), b.expires_at) for b in held if b.keyspace == DOORWARD
         ]
+
+
+def _fitting(keys: list[Key]) -> list[Key]:
+    """Return as many of *keys*, at least one, as surely fit into a message of `PAGE_BYTES`."""
+    size = 0
+    for i, key in enumerate(keys):
+        size += len(repr(key).encode())
+        if size > PAGE_BYTES and i:
+            return keys[:i]
+    return keys
+
+
+def active_limit(
+    rails: Rails, actor: Actor, action: str, now: Instant, hand: Hand = Hand.ADMINISTRATOR
+) -> ActiveLimit | None:
+    """Return the limit for the store to hold while *actor* makes, imports or enables keys; None: there is none.
+
+    Where *hand* must not end keys, it ends none by making another either: that is refused.
+    """
+    if rails.max_active_per_owner is None:
+        return None
+
+    def revoke(old: Key, new: Key) -> tuple[Key, Event]:
+        reason = f"replaced by {new.id}"
+        revoked = old.revoke(now, reason)
+        return revoked, replace(key_event(actor, action, old, revoked, now), note=reason)
+
+    on_exceed = rails.on_exceed if hand in rails.ended_by else Exceed.REJECT
+    return ActiveLimit(rails.max_active_per_owner, on_exceed, now, revoke)
 
 
 def _listed_grants(key: Key) -> list[Grant]:

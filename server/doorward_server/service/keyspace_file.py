@@ -43,19 +43,80 @@ class _Role(_Strict):
     rules: Annotated[list[_Rule], Field(max_length=1000)] = []
 
 
+class _Legacy(_Strict):
+    name: Text
+    prefix: Text = ""
+    alphabet: Literal["digits", "hex", "base32", "base62", "base64url", "print"]
+    length: int | Annotated[list[int], Field(min_length=2, max_length=2)]
+    entropy_bits: int
+    lookup: Annotated[int, Field(ge=0, le=64)] = 0
+
+
+Span = Annotated[str, Field(max_length=8)]
+Hands = Annotated[list[Literal["owner", "administrator"]], Field(min_length=1, max_length=2)]
+
+
+class _Name(_Strict):
+    pattern: Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class _Scopes(_Strict):
+    min: Annotated[int, Field(ge=0, le=200)] = 0
+    max: Annotated[int, Field(ge=0, le=200)] | None = None
+    environments: Annotated[dict[str, Words], Field(max_length=20)] = {}
+
+
+class _Expiry(_Strict):
+    need: Literal["required", "optional", "forbidden"] = "optional"
+    default: Span | None = None
+    maximum: Span | None = None
+    allowed: Annotated[list[Span], Field(min_length=1, max_length=20)] | None = None
+    custom: bool = True
+
+
+class _ActivePerOwner(_Strict):
+    maximum: Annotated[int, Field(ge=1, le=1000)]
+    on_exceed: Literal["reject", "revoke_oldest"] = "reject"
+
+
+class _Rotation(_Strict):
+    every: Span | None = None
+    types: Annotated[dict[str, Span], Field(max_length=100)] = {}
+
+
+class _Keys(_Strict):
+    owner: Literal["required", "optional", "none"] = "optional"
+    made_by: Hands | None = None
+    ended_by: Hands | None = None
+    name: _Name | None = None
+    types: Annotated[list[Text], Field(max_length=100)] = []
+    default_type: Annotated[dict[str, Text], Field(max_length=20)] = {}
+    scopes: _Scopes = _Scopes()
+    expiry: _Expiry = _Expiry()
+    active_per_owner: _ActivePerOwner | None = None
+    rotation: _Rotation = _Rotation()
+    api_version: Text = ""
+
+
 class _Document(_Strict):
     """The shape of a keyspace file; its meaning is documented and checked in `core.keyspace`."""
 
     keyspace: Text
     display_name: Text = ""
     description: Text = ""
-    prefix: Text
+    prefix: Text = ""
     environments: Annotated[list[Text], Field(min_length=1, max_length=20)] = ["live"]
     credentials: Annotated[list[_Credential], Field(min_length=1, max_length=20)]
     organization: Literal["required", "key"] = "key"
     inherit: bool = False
     ceilings: Annotated[list[Literal["list", "owner"]], Field(min_length=1, max_length=2)] = ["list"]
     mask: Text = ""
+    format: Literal["opaque", "uuid", "jwt"] = "opaque"
+    algorithm: Literal["EdDSA", "HS256"] = "EdDSA"
+    verifier: Literal["hmac-sha256", "bcrypt-sha256"] = "hmac-sha256"
+    recoverable: bool = False
+    legacy: Annotated[list[_Legacy], Field(max_length=20)] = []
+    keys: _Keys = _Keys()
     types: Annotated[dict[str, Words], Field(min_length=1, max_length=200)]
     authenticated: Words = []
     roles: Annotated[dict[str, _Role], Field(max_length=500)] = {}

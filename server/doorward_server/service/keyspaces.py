@@ -14,6 +14,7 @@ from doorward_server.service.catalog import DOORWARD, OPERATOR, Catalog, compile
 from doorward_server.service.changes import found, page
 from doorward_server.service.guard import Caller, Clock, Guard
 from doorward_server.service.keyspace_file import load_keyspace
+from doorward_server.service.mint import Mint
 from doorward_server.store import Store
 
 
@@ -39,16 +40,17 @@ class Applied:
 class Keyspaces:
     """Keeps keyspaces. Blocking: belongs on the management pool. Every method asks the guard first."""
 
-    def __init__(self, store: Store, catalog: Catalog, guard: Guard, clock: Clock) -> None:
+    def __init__(self, store: Store, catalog: Catalog, guard: Guard, mint: Mint, clock: Clock) -> None:
         self._store = store
         self._catalog = catalog
         self._guard = guard
+        self._mint = mint
         self._clock = clock
 
     def apply(self, caller: Caller, source: str, etag: str, *, dry_run: bool) -> Applied:
         """Make a keyspace what *source* says. The same text again changes nothing.
 
-        Raises KeyspaceInvalid, BuiltIn, Immutable (a prefix that changes, an environment that goes), EtagMismatch.
+        Raises KeyspaceInvalid, BuiltIn, Immutable (format and prefix stay, no environment goes), EtagMismatch.
         """
         actor = self._guard.require(caller, "keyspaces:apply", "keyspaces")
         keyspace = load_keyspace(source)
@@ -68,6 +70,11 @@ class Keyspaces:
         self._guard.require(caller, "keyspaces:list", "keyspaces")
         rows, following = page("keyspaces", size, token, self._store.list_keyspaces, lambda k: k.name)
         return [(stored, compile_stored(stored)) for stored in rows], following
+
+    def json_web_key_set(self, caller: Caller, name: str) -> str:
+        """Return the public keys of a keyspace's JWTs as JSON. Raises NotFound."""
+        _, keyspace = self.get(caller, name)
+        return self._mint.json_web_key_set(keyspace)
 
 
 def apply(
@@ -103,8 +110,16 @@ def _next(current: StoredKeyspace | None, keyspace: Keyspace, etag: str, now: In
     if current.source == keyspace.source:
         return current
     old = compile_stored(current)
+    if old.format is not keyspace.format:
+        raise Immutable("format", f"keys of the format {old.format.lower()!r} may be out there")
     if old.prefix != keyspace.prefix:
         raise Immutable("prefix", f"keys that begin with {old.prefix!r} may be out there")
+    if old.inherits and not keyspace.inherits:
+        raise Immutable("inherit", "keys were granted freely because their owners limited them, and nothing would now")
+    lost = sorted(name for name, role in old.roles.items() if role.denies and name not in keyspace.roles)
+    if lost:
+        why = "it forbids something to keys or people who hold it; take its DENY rules out first, if that is meant"
+        raise Immutable(f"roles.{lost[0]}", why)
     gone = sorted(set(old.environments) - set(keyspace.environments))
     if gone:
         raise Immutable("environments", f"keys of {', '.join(gone)} may be out there; environments are only added")

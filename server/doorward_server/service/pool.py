@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
@@ -19,8 +22,11 @@ class Pool:
     Belongs to one event loop.
     """
 
-    def __init__(self, name: str, threads: int, backlog: int) -> None:
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=f"doorward-{name}")
+    def __init__(self, name: str, threads: int, backlog: int, nice: int = 0) -> None:
+        """*nice*: how far its threads stand back, 0 to 19, when others want the CPU."""
+        self._executor = ThreadPoolExecutor(
+            threads, thread_name_prefix=f"doorward-{name}", initializer=_stand_back, initargs=(nice,)
+        )
         self._limit = threads + backlog
         self._pending = 0
 
@@ -44,3 +50,8 @@ class Pool:
     def close(self) -> None:
         """Finish what is running and waiting, then stop the threads."""
         self._executor.shutdown(wait=True)
+
+
+def _stand_back(nice: int) -> None:
+    if nice and sys.platform == "linux":  # where a thread has a priority of its own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from doorward_server.core.errors import EtagMismatch
+from doorward_server.core.errors import EtagMismatch, InvalidField
 from doorward_server.core.fields import check_id, check_window
 from doorward_server.core.model import Actor, Binding, Event, Group, Instant, Quotas
 from doorward_server.core.policy import Pattern
 from doorward_server.service.catalog import Catalog
 from doorward_server.service.changes import check_etag, checked, event, found, page, updated
 from doorward_server.service.guard import Caller, Clock, Grant, Guard
-from doorward_server.service.keys import Random, new_id, own_or
+from doorward_server.service.ids import Random, new_id
+from doorward_server.service.keys import own_or
 from doorward_server.service.settings import check_resources, check_role
 from doorward_server.store import Store, Written
 
@@ -170,6 +171,8 @@ class Roles:
         binding, actor = self._binding(caller, "bindings:update", organization, id)
         now, wanted = self._clock(), dict(settings)
         if "resources" in wanted:
+            if not wanted["resources"]:
+                raise InvalidField("binding.resources", "must not be empty here: say '*' for every resource")
             keyspace = self._catalog.get(binding.keyspace)
             wanted["resources"] = check_resources("binding.resources", wanted["resources"], keyspace)
         after = replace(binding, **wanted)

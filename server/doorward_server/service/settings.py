@@ -1,14 +1,21 @@
-"""The settings of a key: each checked by its rule, and against the keyspace."""
+"""What a key is asked to be: checked against the rules of fields and keyspace, and made into a `Key`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
 from typing import Any
 
 from doorward_server.core.errors import InvalidField, UnknownReference
 from doorward_server.core.fields import (
+    LAST_INSTANT,
+    MAX_BYTES,
     MAX_LIST,
+    Default,
+    Expiry,
+    Lifetime,
+    check_api_version,
     check_cidrs,
     check_expiry,
     check_id,
@@ -18,9 +25,12 @@ from doorward_server.core.fields import (
     check_text,
     check_type,
     check_window,
+    within,
 )
 from doorward_server.core.model import Ceiling, Instant, Key, KeyBinding, KeyFilter
 from doorward_server.core.policy import Keyspace
+from doorward_server.core.rails import Rails
+from doorward_server.service.ids import Random, new_id
 
 SETTINGS = (
     "name",
@@ -34,6 +44,74 @@ SETTINGS = (
     "enabled",
 )
 """What UpdateKey can change."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """What CreateKey is asked for, as it came in."""
+
+    organization: str
+    keyspace: str
+    owner: str
+    name: str
+    description: str
+    environment: str
+    type: str
+    ceiling: Ceiling | None
+    scopes: tuple[str, ...]
+    bindings: tuple[KeyBinding, ...]
+    allowed_cidrs: tuple[str, ...]
+    metadata: Mapping[str, str]
+    not_before: Instant | None
+    expiry: Expiry | Default
+    api_version: str = ""
+
+
+def draft(new: NewKey, keyspace: Keyspace, now: Instant, random: Random) -> Key:
+    """Return the key that *new* asks for, still without a secret. Raises InvalidField, UnknownReference.
+
+    What the guard rails say instead of silence is in it; whether they allow it is for `rails.check_made` to tell.
+    """
+    if new.owner:
+        check_id("owner", new.owner, "principal")
+    environment = new.environment or keyspace.environments[0]
+    if environment not in keyspace.environments:
+        raise UnknownReference("environment", "environment", environment, ", ".join(keyspace.environments))
+    rails = keyspace.rails
+    settings = {name: getattr(new, name) for name in SETTINGS if name not in ("expires_at", "enabled")}
+    settings |= {"type": new.type or rails.default_types.get(environment, ""), "expires_at": said_expiry(new, rails)}
+    key = Key(
+        organization=new.organization,
+        id=new_id("key", random),
+        keyspace=keyspace.name,
+        owner=new.owner or None,
+        environment=environment,
+        enabled=True,
+        ceiling=new.ceiling or (Ceiling.LIST if new.scopes or new.bindings else keyspace.ceilings[0]),
+        not_before=new.not_before,
+        created_at=now,
+        updated_at=now,
+        secrets=(),
+        api_version=check_api_version("api_version", new.api_version or rails.api_version),
+        **checked(settings, keyspace, now),  # type: ignore[arg-type]  # names and types are those of `SETTINGS`
+    )
+    if key.ceiling not in keyspace.ceilings:
+        allowed = ", ".join(keyspace.ceilings)
+        raise InvalidField("ceiling", f"keys of {keyspace.name!r} can have: {allowed}")
+    check_whole(key)
+    return key
+
+
+def said_expiry(new: NewKey, rails: Rails) -> Expiry:
+    """Return the expiry that *new* says, or the keyspace says for it."""
+    if not isinstance(new.expiry, Default):
+        return new.expiry
+    return None if rails.default_lifetime is None else Lifetime(rails.default_lifetime)
+
+
+def span_of(expiry: object) -> int | None:
+    """Return the span that was asked for; None if the expiry was said in another way, or is none."""
+    return expiry.span if isinstance(expiry, Lifetime) else None
 
 
 def checked(settings: Mapping[str, object], keyspace: Keyspace, now: Instant) -> dict[str, object]:
@@ -67,6 +145,8 @@ def _check_bindings(bindings: Sequence[KeyBinding], keyspace: Keyspace) -> tuple
         check_window(binding.not_before, binding.expires_at, f"bindings[{i}].not_before")
         resources = check_resources(f"bindings[{i}].resources", binding.resources, keyspace)
         checked.append(replace(binding, resources=resources))
+    if sum(len(text.encode("utf-8", "surrogatepass")) for b in checked for text in b.resources) > MAX_BYTES:
+        raise InvalidField("bindings", f"must have at most {MAX_BYTES // 1024} KiB of patterns in all")
     return tuple(checked)
 
 
@@ -88,7 +168,7 @@ def check_resources(field: str, texts: Iterable[str], keyspace: Keyspace) -> tup
 
 
 def check_whole(key: Key) -> None:
-    """Check what concerns several settings at once."""
+    """Check what concerns several settings at once. Raises InvalidField."""
     check_window(key.not_before, key.expires_at)
     if key.ceiling is Ceiling.OWNER:
         if key.owner is None:
@@ -105,3 +185,18 @@ def check_filter(wanted: KeyFilter) -> None:
             check_id(f"filter.{name}", value, kind)
     for name in ("environment", "type", "name_contains"):
         check_text(f"filter.{name}", getattr(wanted, name), 200)
+
+
+def loosens(before: Key, after: Key, keyspace: Keyspace) -> bool:
+    """Tell whether *after* may do anything, anywhere or at any time, that *before* may not."""
+    dropped = [keyspace.roles[name] for name in {*before.scopes} - {*after.scopes} if name in keyspace.roles]
+    dropped += [keyspace.roles[b.role] for b in {*before.bindings} - {*after.bindings} if b.role in keyspace.roles]
+    networks = [ip_network(cidr) for cidr in before.allowed_cidrs]
+    return (
+        not {*after.scopes} <= {*before.scopes}
+        or not {*after.bindings} <= {*before.bindings}
+        or any(role.denies for role in dropped)
+        or (after.enabled and not before.enabled)
+        or (after.expires_at or LAST_INSTANT + 1) > (before.expires_at or LAST_INSTANT + 1)
+        or (bool(networks) and not within(after.allowed_cidrs, networks))
+    )

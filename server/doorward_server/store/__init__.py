@@ -5,8 +5,11 @@ from __future__ import annotations
 from .store import Store
 from .values import (
     ChainReport,
+    HeldVerifier,
+    Imported,
     LookupTaken,
     PrincipalSnapshot,
+    Replica,
     Snapshot,
     StoredEvent,
     StoreNotReady,
@@ -15,8 +18,11 @@ from .values import (
 
 __all__ = [
     "ChainReport",
+    "HeldVerifier",
+    "Imported",
     "LookupTaken",
     "PrincipalSnapshot",
+    "Replica",
     "Snapshot",
     "Store",
     "StoreNotReady",

@@ -29,10 +29,10 @@ _NEW_EVENT = insert_into(EVENT)
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """The keys of the chains: by pepper version, and the version for new events."""
+    """The keys of the chains: by pepper version, and what tells the version for new events."""
 
     key: Callable[[int], bytes]
-    pepper: int
+    pepper: Callable[[], int]
 
     def hash(self, previous: bytes, row: Row) -> bytes:
         """Return the hash of *row* (all columns but the hash) after *previous*; the row says under which pepper."""
@@ -42,7 +42,7 @@ class Seal:
 
 def append(run: Callable[..., int], seal: Seal, previous: bytes, sequence: int, event: Event) -> bytes:
     """Write *event* at *sequence* and return its hash."""
-    row = _row(event, sequence, seal.pepper)
+    row = _row(event, sequence, seal.pepper())
     head = seal.hash(previous, row)
     run(_NEW_EVENT, **dict(zip(EVENT.names, (*row, head), strict=True)))
     return head

@@ -128,6 +128,10 @@ class Sqlite:
         """Return *query* so that its rows stay as they are until the end: the only writer need not ask."""
         return query
 
+    def shared(self, query: Any) -> Any:
+        """Return *query* so that its rows stay as they are until the end, whoever else reads them so."""
+        return query
+
     def contains(self, text: Any, part: str) -> Any:
         """Return the condition that *text* holds *part*, letter for letter."""
         return fn.INSTR(text, part) > 0
@@ -220,6 +224,10 @@ class Postgresql:
     def locked(self, query: Any) -> Any:
         """Return *query* so that its rows stay as they are until the end, but may be referred to by others."""
         return query.for_update("FOR NO KEY UPDATE")
+
+    def shared(self, query: Any) -> Any:
+        """Return *query* so that its rows stay as they are until the end, whoever else reads them so."""
+        return query.for_update("FOR SHARE")
 
     def contains(self, text: Any, part: str) -> Any:
         """Return the condition that *text* holds *part*, letter for letter."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
+
+from peewee import fn
 
 from doorward_server.core.errors import NotFound, QuotaExceeded, UnknownReference
 from doorward_server.core.model import Binding, Event, Group, Organization, Principal, Quotas, SubjectKind
 
-from . import keys
+from . import bulk
 from .entities import BINDINGS, GROUPS, KEYSPACES, ORGANIZATIONS, PRINCIPALS, Kind, add, find, get, page, update
 from .rows import BINDING, GROUP, MEMBERSHIP, to_binding
 from .transaction import Transaction
@@ -32,7 +35,7 @@ def add_organization(tx: Transaction, organization: Organization, event: Event) 
 
 def change_organization(tx: Transaction, id: str, change: ChangeOrganization) -> Organization:
     """Update or end an organization."""
-    return update(tx, ORGANIZATIONS, (id,), lambda it: change(it, lambda: keys.count(tx, id, None)))[0]
+    return update(tx, ORGANIZATIONS, (id,), lambda it: change(it, lambda: bulk.count(tx, id, None)))[0]
 
 
 def add_principal(tx: Transaction, principal: Principal, event: Event) -> Principal:
@@ -42,13 +45,14 @@ def add_principal(tx: Transaction, principal: Principal, event: Event) -> Princi
 
 def update_principal(tx: Transaction, organization: str, id: str, change: ChangePrincipal) -> tuple[Principal, bool]:
     """Update a principal."""
-    counting = lambda it: change(it, lambda: keys.count(tx, organization, id))  # noqa: E731  # shorter than its name
+    counting = lambda it: change(it, lambda: bulk.count(tx, organization, id))  # noqa: E731  # shorter than its name
     return update(tx, PRINCIPALS, (organization, id), counting)
 
 
 def delete_principal(tx: Transaction, organization: str, id: str, change: ChangePrincipal) -> Principal:
     """End a principal: its bindings and memberships go."""
-    principal, changed = update_principal(tx, organization, id, change)
+    told = _telling(tx, organization, SubjectKind.PRINCIPAL, id)
+    principal, changed = update_principal(tx, organization, id, lambda it, count: told(change(it, count)))
     if changed:
         _drop_bindings(tx, organization, SubjectKind.PRINCIPAL, id)
         tx.run(MEMBERSHIP.delete().where((MEMBERSHIP.organization == organization) & (MEMBERSHIP.principal == id)))
@@ -75,7 +79,8 @@ def update_group(tx: Transaction, organization: str, id: str, change: ChangeGrou
 
 def delete_group(tx: Transaction, organization: str, id: str, change: ChangeGroup) -> Group:
     """End a group: its bindings and memberships go."""
-    group, changed = update(tx, GROUPS, (organization, id), change)
+    told = _telling(tx, organization, SubjectKind.GROUP, id)
+    group, changed = update(tx, GROUPS, (organization, id), lambda it: told(change(it)))
     if changed:
         _drop_bindings(tx, organization, SubjectKind.GROUP, id)
         tx.run(MEMBERSHIP.delete().where((MEMBERSHIP.organization == organization) & (MEMBERSHIP.group_id == id)))
@@ -123,10 +128,19 @@ def add_binding(tx: Transaction, binding: Binding, event: Event, quotas: Quotas)
         raise UnknownReference("keyspace", "keyspace", binding.keyspace)
     if tally.bindings >= quotas.bindings:
         raise QuotaExceeded("bindings per organization", quotas.bindings)
+    _check_subject(tx, binding, quotas)
     add(tx, BINDINGS, binding)
     tally.bindings += 1
     tx.append(event)
     return binding
+
+
+def _check_subject(tx: Transaction, binding: Binding, quotas: Quotas) -> None:
+    where = {"organization": binding.organization, "subject_kind": binding.subject_kind.value}
+    query = BINDING.where_all(BINDING.select(fn.COUNT(BINDING.id)), {**where, "subject": binding.subject})
+    ((held,),) = tx.rows(query)
+    if held >= quotas.bindings_per_subject:
+        raise QuotaExceeded("bindings per principal or group", quotas.bindings_per_subject)
 
 
 def _require_subject(tx: Transaction, binding: Binding) -> None:
@@ -182,6 +196,34 @@ def held_bindings(tx: Transaction, organization: str, principal: str) -> list[Bi
 def _of_subject(organization: str, kind: SubjectKind) -> Any:
     query = BINDING.select(*BINDING.all_columns())
     return query.where((BINDING.organization == organization) & (BINDING.subject_kind == kind.value))
+
+
+def _telling(
+    tx: Transaction, organization: str, kind: SubjectKind, subject: str
+) -> Callable[[tuple[T, Event] | None], tuple[T, Event] | None]:
+    """Return what adds to the event of an end which bindings and memberships end with it."""
+
+    def told(changed: tuple[T, Event] | None) -> tuple[T, Event] | None:
+        if changed is None:
+            return None
+        value, event = changed
+        return value, replace(event, before={**(event.before or {}), **_lost(tx, organization, kind, subject)})
+
+    return told
+
+
+def _lost(tx: Transaction, organization: str, kind: SubjectKind, subject: str) -> dict[str, object]:
+    bindings = tx.rows(_of_subject(organization, kind).where(BINDING.subject == subject).order_by(BINDING.id))
+    held = [to_binding(row) for row in bindings]
+    of_group = kind is SubjectKind.GROUP
+    mine, other = ("group_id", "principal") if of_group else ("principal", "group_id")
+    query = MEMBERSHIP.select(getattr(MEMBERSHIP, other))
+    rows = tx.rows(MEMBERSHIP.where_all(query, {"organization": organization, mine: subject}))
+    named = sorted(id for (id,) in rows)
+    return {
+        "bindings": [{"id": b.id, "keyspace": b.keyspace, "role": b.role, "resources": b.resources} for b in held],
+        "members" if of_group else "groups": named,
+    }
 
 
 def _drop_bindings(tx: Transaction, organization: str, kind: SubjectKind, subject: str) -> None:

@@ -1,11 +1,11 @@
-"""Keys and their secrets: added, found, listed, changed; when they were last used; and calls that are retried."""
+"""Keys and their secrets: added, found, listed, changed; how many an owner has; and calls that are retried."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from itertools import groupby, islice
-from typing import Any
+from itertools import groupby
+from typing import Any, TypeVar
 
 import peewee
 from peewee import Case, Tuple, fn
@@ -18,13 +18,16 @@ from doorward_server.core.errors import (
     RequestIdReused,
     UnknownReference,
 )
-from doorward_server.core.model import DAY, Event, Instant, Key, KeyFilter, Quotas, Replay, Secret, State, Use
+from doorward_server.core.model import DAY, Event, Instant, Key, KeyFilter, Quotas, Replay, Secret, State
+from doorward_server.core.rails import COUNTED, ActiveLimit
 
+from . import expiries, peppers
 from .entities import KEYSPACES, ORGANIZATIONS, PRINCIPALS, find, get
 from .rows import (
     KEY,
     KEY_USE,
     REPLAY,
+    SEALED,
     SECRET,
     SECRET_NAMES,
     SECRET_USE,
@@ -44,13 +47,17 @@ from .rows import (
 from .transaction import Transaction
 from .values import LookupTaken
 
+T = TypeVar("T")
 ChangeKey = Callable[[Key], tuple[Key, Event] | None]
 CHUNK = 1000
 _ASCII_LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
+_DELETED_AT = KEY.names.index("deleted_at")
 _LIVE = KEY.revoked_at.is_null() & KEY.deleted_at.is_null()
 
 
-def add(tx: Transaction, key: Key, event: Event, quotas: Quotas, replay: Replay | None) -> Key:
+def add(
+    tx: Transaction, key: Key, event: Event, quotas: Quotas, replay: Replay | None, limit: ActiveLimit | None
+) -> Key:
     """Add a key with its secrets, or return the one that the same request made before."""
     tally = tx.tally(key.organization)
     organization = get(tx, ORGANIZATIONS, key.organization)
@@ -62,9 +69,11 @@ def add(tx: Transaction, key: Key, event: Event, quotas: Quotas, replay: Replay 
     _require_owner(tx, key)
     if find(tx, KEYSPACES, key.keyspace) is None:
         raise UnknownReference("keyspace", "keyspace", key.keyspace)
+    make_room(tx, key, limit)
     if tally.keys >= quotas.keys:
         raise QuotaExceeded("keys per organization", quotas.keys)
     insert(tx, key)
+    check_metadata(tx, key.organization, quotas)
     _remember(tx, replay, key)
     tx.append(event)
     return key
@@ -79,6 +88,7 @@ def insert(tx: Transaction, key: Key) -> None:
     for ordinal, secret in enumerate(reversed(key.secrets), 1):
         _insert_secret(tx, key, secret, ordinal)
     tx.tally(key.organization).keys += _counts(key)
+    tx.tally(key.organization).metadata += key.metadata_bytes
 
 
 def _require_owner(tx: Transaction, key: Key) -> None:
@@ -91,11 +101,49 @@ def _require_owner(tx: Transaction, key: Key) -> None:
         raise PrincipalIsDisabled(key.owner)
 
 
+def too_many(tx: Transaction, key: Key, limit: ActiveLimit | None, unwritten: int = 0) -> int:
+    """Return how many of its owner's oldest active keys must go for *key*. Raises TooManyActiveKeys.
+
+    Their owner must be locked. *unwritten* ones are counted besides: a dry run's.
+    """
+    if limit is None or not limit.counts(key):
+        return 0
+    row = tx.row(KEY.select(fn.COUNT(KEY.id)).where(_active_beside(key, limit)))
+    return limit.too_many(key, int(row[0] if row else 0) + unwritten)
+
+
+def make_room(tx: Transaction, key: Key, limit: ActiveLimit | None) -> None:
+    """End as many of its owner's oldest active keys as *key* needs to be one of them. Raises TooManyActiveKeys."""
+    surplus = too_many(tx, key, limit)
+    if limit is None or not surplus:
+        return
+    oldest = KEY.select(*KEY.all_columns()).where(_active_beside(key, limit))
+    rows = tx.rows(tx.dialect.locked(oldest.order_by(KEY.created_at, KEY.id).limit(surplus)))
+    for old in _with_secrets(tx, key.organization, rows):
+        _apply(tx, old, lambda it: limit.revoke(it, key))
+        tx.replaced.append(old.id)
+
+
+def _active_beside(key: Key, limit: ActiveLimit) -> Any:
+    whose = (KEY.organization == key.organization) & (KEY.owner == key.owner) & (KEY.keyspace == key.keyspace)
+    return whose & (KEY.id != key.id) & _LIVE & _state(limit.now).in_(sorted(COUNTED))
+
+
 def _insert_secret(tx: Transaction, key: Key, secret: Secret, ordinal: int) -> None:
+    peppers.refuse_retired(tx, secret.verifier.pepper)
     try:
         tx.run(_NEW_SECRET, **of_secret(secret, key, ordinal))
     except peewee.IntegrityError:
         raise LookupTaken from None
+    if secret.sealed is not None:
+        which = {"organization": key.organization, "key": key.id, "secret": secret.id}
+        tx.run(SEALED.insert(which | {"ciphertext": secret.sealed.ciphertext, "version": secret.sealed.version}))
+
+
+def check_metadata(tx: Transaction, organization: str, quotas: Quotas) -> None:
+    """Raise QuotaExceeded if what was written in this transaction is too much."""
+    if tx.tally(organization).metadata > quotas.metadata_bytes:
+        raise QuotaExceeded("metadata bytes per organization", quotas.metadata_bytes)
 
 
 def _counts(key: Key) -> int:
@@ -105,7 +153,7 @@ def _counts(key: Key) -> int:
 def find_one(tx: Transaction, organization: str, id: str, lock: bool = False, deleted: bool = False) -> Key | None:
     """Return a key with all secrets and last uses; with *deleted* also one that was deleted."""
     row = tx.row(_ONE_LOCKED if lock else _ONE, organization=organization, id=id)
-    if row is None or (row[-1] is not None and not deleted):
+    if row is None or (row[_DELETED_AT] is not None and not deleted):
         return None
     return _with_secrets(tx, organization, [row])[0]
 
@@ -155,17 +203,27 @@ def list_some(
     now: Instant,
 ) -> list[Key]:
     """Return keys, newest first, behind *after*."""
-    query = KEY.select(*KEY.all_columns()).where((KEY.organization == organization) & KEY.deleted_at.is_null())
+    query = matching(tx, organization, filter, now, *KEY.all_columns())
+    if after is not None:
+        query = query.where(Tuple(KEY.created_at, KEY.id) < after)
+    query = query.order_by(KEY.created_at.desc(), KEY.id.desc()).limit(limit)
+    return _with_secrets(tx, organization, tx.rows(query))
+
+
+def matching(tx: Transaction, organization: str, filter: KeyFilter, now: Instant, *columns: Any) -> Any:
+    """Return the SELECT of *columns* of the keys that *filter* finds; deleted ones are not among them."""
+    query = KEY.select(*columns).where((KEY.organization == organization) & KEY.deleted_at.is_null())
     for name in ("keyspace", "owner", "environment", "type"):
         if value := getattr(filter, name):
             query = query.where(getattr(KEY, name) == value)
     for condition in _conditions(tx, filter, now):
         query = query.where(condition)
-    if after is not None:
-        query = query.where(Tuple(KEY.created_at, KEY.id) < after)
-    query = _narrow_by_use(query, filter)
-    query = query.order_by(KEY.created_at.desc(), KEY.id.desc()).limit(limit)
-    return _with_secrets(tx, organization, tx.rows(query))
+    return _narrow_by_use(query, filter)
+
+
+def live() -> Any:
+    """Return the condition that a key is not revoked."""
+    return _LIVE
 
 
 def _conditions(tx: Transaction, filter: KeyFilter, now: Instant) -> list[Any]:
@@ -210,27 +268,48 @@ def _narrow_by_use(query: Any, filter: KeyFilter) -> Any:
     return query.where(never | (KEY_USE.at < filter.last_used_before))
 
 
-def update(tx: Transaction, organization: str, id: str, change: ChangeKey, replay: Replay | None) -> Key:
+def update(
+    tx: Transaction,
+    organization: str,
+    id: str,
+    change: ChangeKey,
+    replay: Replay | None,
+    limit: ActiveLimit | None,
+    quotas: Quotas | None,
+) -> Key:
     """Apply *change* to a key, or return it as it is if the same request did so before."""
     tx.tally(organization)
     known = _replayed(tx, replay)
     if known is not None and known.deleted_at is None:
         return known
+    if limit is not None:
+        _lock_owner_of(tx, organization, id)
     key = find_one(tx, organization, id, lock=True)
     if key is None:
         raise NotFound("key", id)
-    changed = _apply(tx, key, change)
+    changed = _apply(tx, key, change, limit)
     if changed is None:
         return key
+    if quotas is not None and changed.metadata_bytes > key.metadata_bytes:
+        check_metadata(tx, organization, quotas)
     _remember(tx, replay, changed)
     return changed
 
 
-def _apply(tx: Transaction, key: Key, change: ChangeKey) -> Key | None:
+def _lock_owner_of(tx: Transaction, organization: str, id: str) -> None:
+    row = tx.row(KEY.where_all(KEY.select(KEY.owner), {"organization": organization, "id": id}))
+    if row is not None and row[0] is not None:
+        find(tx, PRINCIPALS, organization, row[0], lock=True)
+
+
+def _apply(tx: Transaction, key: Key, change: ChangeKey, limit: ActiveLimit | None = None) -> Key | None:
     changed = change(key)
     if changed is None:
         return None
     new, event = changed
+    if limit is not None and not limit.counts(key):
+        make_room(tx, new, limit)
+    expiries.mark_before_change(tx, key, new)
     _save(tx, key, new)
     tx.append(event)
     return new
@@ -239,6 +318,9 @@ def _apply(tx: Transaction, key: Key, change: ChangeKey) -> Key | None:
 def _save(tx: Transaction, old: Key, new: Key) -> None:
     tx.run(_CHANGED, **of_key(new))
     tx.tally(new.organization).keys += _counts(new) - _counts(old)
+    tx.tally(new.organization).metadata += new.metadata_bytes - old.metadata_bytes
+    if not _counts(new):
+        tx.run(SEALED.where_all(SEALED.delete(), {"organization": new.organization, "key": new.id}))
     if new.secrets != old.secrets:
         _save_secrets(tx, old, new)
 
@@ -256,23 +338,9 @@ def _save_secrets(tx: Transaction, old: Key, new: Key) -> None:
             tx.run(_CHANGED_SECRET, **of_secret(secret, new, 0))
     for id in before:
         tx.run(_GONE_SECRET, **which, id=id)
-
-
-def count(tx: Transaction, organization: str, owner: str | None) -> int:
-    """Count the unrevoked keys of an organization, or of one owner in it."""
-    query = KEY.select(fn.COUNT(KEY.id)).where((KEY.organization == organization) & _LIVE)
-    if owner is not None:
-        query = query.where(KEY.owner == owner)
-    row = tx.row(query)
-    return int(row[0]) if row else 0
-
-
-def revoke_some(tx: Transaction, organization: str, owner: str, change: ChangeKey, limit: int) -> int:
-    """Apply *change* to the next *limit* unrevoked keys of an owner, and return how many it changed."""
-    tx.tally(organization)
-    query = KEY.select(*KEY.all_columns()).where((KEY.organization == organization) & (KEY.owner == owner) & _LIVE)
-    rows = tx.rows(tx.dialect.locked(query.order_by(KEY.id).limit(limit)))
-    return sum(_apply(tx, key, change) is not None for key in _with_secrets(tx, organization, rows))
+        tx.run(SECRET_USE.where_all(SECRET_USE.delete(), {**which, "secret": id}))
+    if new.secrets[0].id != old.secrets[0].id:  # only the newest is ever revealed
+        tx.run(SEALED.where_all(SEALED.delete(), which).where(SEALED.secret != new.secrets[0].id))
 
 
 def _replayed(tx: Transaction, replay: Replay | None) -> Key | None:
@@ -310,53 +378,11 @@ _ONE_USE = Prepared(_uses(Slot("organization"), [Slot("key")]))
 _ONES_SECRETS = Prepared(_secrets(Slot("organization"), [Slot("key")]))
 _HIGHEST = Prepared(SECRET.where_all(SECRET.select(fn.MAX(SECRET.ordinal)), slots("organization", "key")))
 _NEW_SECRET = insert_into(SECRET)
-_CHANGED_SECRET = change_in(SECRET, "organization", "key", "id", keep="ordinal")
+# What proves a secret changes by `peppers.replace` alone: a change of its key may have read it before that.
+_CHANGED_SECRET = change_in(
+    SECRET, "organization", "key", "id", keep=("ordinal", "verifier", "pepper", "digest", "inner_peppers")
+)
 _GONE_SECRET = delete_from(SECRET, "organization", "key", "id")
 _REPLAY = one_of(REPLAY, "caller", "method", "request_id")
 _NEW_REPLAY = insert_into(REPLAY)
 _OLD_REPLAYS = Prepared(REPLAY.delete().where((REPLAY.caller == Slot("caller")) & (REPLAY.at <= Slot("at"))))
-
-_USES_OF_KEYS = """
-WITH u (organization, key, at) AS (VALUES {values})
-INSERT INTO key_use (organization, key, at)
-SELECT u.organization, u.key, u.at FROM u JOIN key AS k ON k.organization = u.organization AND k.id = u.key
-WHERE true ORDER BY u.organization, u.key
-ON CONFLICT (organization, key) DO UPDATE SET at = excluded.at WHERE key_use.at < excluded.at
-"""
-_USES_OF_SECRETS = """
-WITH u (organization, key, secret, at) AS (VALUES {values})
-INSERT INTO secret_use (organization, key, secret, at)
-SELECT u.organization, u.key, u.secret, u.at FROM u
-JOIN secret AS s ON s.organization = u.organization AND s.key = u.key AND s.id = u.secret
-WHERE true ORDER BY u.organization, u.key, u.secret
-ON CONFLICT (organization, key, secret) DO UPDATE SET at = excluded.at WHERE secret_use.at < excluded.at
-"""
-
-
-def record_uses(tx: Transaction, uses: Sequence[Use]) -> None:
-    """Move last uses forward. In order of id, so that two replicas that flush at once do not wait in a circle."""
-    of_keys: dict[tuple[str, ...], Instant] = {}
-    of_secrets: dict[tuple[str, ...], Instant] = {}
-    for use in uses:
-        for latest, id in (
-            (of_keys, (use.organization, use.key)),
-            (of_secrets, (use.organization, use.key, use.secret)),
-        ):
-            latest[id] = max(use.at, latest.get(id, use.at))
-    _upsert(tx, _USES_OF_KEYS, of_keys)
-    _upsert(tx, _USES_OF_SECRETS, of_secrets)
-
-
-def _upsert(tx: Transaction, statement: str, latest: dict[tuple[str, ...], Instant]) -> None:
-    if not latest:
-        return
-    rows = [(*id, at) for id, at in sorted(latest.items())]
-    one = f"({', '.join('?' * len(rows[0]))})"
-    text = statement.format(values=", ".join([one] * len(rows)))
-    tx.dialect.database.execute_sql(text.replace("?", tx.dialect.param), tuple(value for row in rows for value in row))
-
-
-def chunks(uses: Sequence[Use]) -> list[list[Use]]:
-    """Cut *uses* into transactions of at most `CHUNK`."""
-    rest = iter(sorted(uses, key=lambda use: (use.organization, use.key, use.secret)))
-    return list(iter(lambda: list(islice(rest, CHUNK)), []))

@@ -1,15 +1,14 @@
-"""Keyspaces, the first start, and the canaries of the peppers."""
+"""Keyspaces, and the first start."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from doorward_server.core.errors import AlreadyExists
 from doorward_server.core.model import Event, Key, Organization, StoredKeyspace
 
 from . import keys
 from .entities import KEYSPACES, ORGANIZATIONS, add, find, save
-from .rows import ORGANIZATION, PEPPER
+from .rows import ORGANIZATION
 from .transaction import Transaction
 
 ChangeKeyspace = Callable[[StoredKeyspace | None], tuple[StoredKeyspace, Event] | None]
@@ -46,17 +45,3 @@ def add_operator(
     for event in events:
         tx.append(event)
     return True
-
-
-def pepper_canaries(tx: Transaction) -> dict[int, bytes]:
-    """Return the canaries by pepper version."""
-    return {version: bytes(canary) for version, canary in tx.rows(PEPPER.select(PEPPER.version, PEPPER.canary))}
-
-
-def add_pepper(tx: Transaction, version: int, canary: bytes) -> None:
-    """Keep the canary of a version. Raises AlreadyExists if the version has another one."""
-    known = pepper_canaries(tx).get(version)
-    if known is None:
-        tx.run(PEPPER.insert({"version": version, "canary": canary}))
-    elif known != canary:
-        raise AlreadyExists("pepper", str(version))

@@ -98,9 +98,9 @@ def insert_into(table: Rows) -> Prepared:
     return Prepared(table.insert(slots(*table.names)))
 
 
-def change_in(table: Rows, *identity: str, keep: str = "") -> Prepared:
+def change_in(table: Rows, *identity: str, keep: tuple[str, ...] = ()) -> Prepared:
     """Prepare the UPDATE of all other columns, but for *keep*, by *identity*."""
-    others = slots(*(name for name in table.names if name not in (*identity, keep)))
+    others = slots(*(name for name in table.names if name not in (*identity, *keep)))
     return Prepared(table.where_all(table.change(others), slots(*identity)))
 
 
@@ -128,23 +128,28 @@ BINDING = Rows(
 KEY = Rows(
     "key", "organization", "id", "keyspace", "owner", "name", "description", "environment", "type", "enabled",
     "ceiling", "scopes", "bindings", "allowed_cidrs", "metadata", "not_before", "expires_at", "created_at",
-    "updated_at", "version", "revoked_at", "revoke_reason", "deleted_at",
+    "updated_at", "version", "revoked_at", "revoke_reason", "deleted_at", "api_version", "external_id",
 )  # fmt: skip
 SECRET = Rows(
     "secret", "organization", "key", "id", "ordinal", "keyspace", "lookup", "verifier", "pepper", "digest", "last4",
-    "created_at", "expires_at",
+    "created_at", "expires_at", "inner_peppers",
 )  # fmt: skip
-SECRET_NAMES = ("id", "lookup", "verifier", "pepper", "digest", "last4", "created_at", "expires_at")
+SECRET_NAMES = (
+    "id", "lookup", "verifier", "pepper", "digest", "last4", "created_at", "expires_at", "inner_peppers",
+)  # fmt: skip
 """What `to_secret` wants."""
+SEALED = Rows("sealed", "organization", "key", "secret", "ciphertext", "version")
+EXPIRED = Rows("expired", "organization", "key", "expires_at")
+REPLICA = Rows("replica", "id", "started_at", "seen_at", "peppers")
 KEY_USE = Rows("key_use", "organization", "key", "at")
 SECRET_USE = Rows("secret_use", "organization", "key", "secret", "at")
 REPLAY = Rows("replay", "caller", "method", "request_id", "digest", "at", "organization", "key")
-TALLY = Rows("tally", "organization", "keys", "bindings", "events", "head")
+TALLY = Rows("tally", "organization", "keys", "bindings", "events", "head", "metadata")
 EVENT = Rows(
     "event", "organization", "sequence", "at", "actor_organization", "actor_key", "actor_principal", "acting_for",
     "action", "target_type", "target", "before", "after", "note", "pepper", "hash",
 )  # fmt: skip
-PEPPER = Rows("pepper", "version", "canary")
+PEPPER = Rows("pepper", "version", "canary", "state")
 REVISION = Rows("revision", "value", "nonce", "floor")
 
 
@@ -239,8 +244,9 @@ def of_binding(it: Binding) -> Columns:
 
 def to_secret(row: Row, last_used_at: Instant | None) -> Secret:
     """Return the secret of a row of `SECRET_NAMES`."""
-    id, lookup, verifier, pepper, digest, last4, created_at, expires_at = row
-    return Secret(id, lookup, Verifier(verifier, pepper, bytes(digest)), last4, created_at, expires_at, last_used_at)
+    id, lookup, kind, pepper, digest, last4, created_at, expires_at, inner = row
+    verifier = Verifier(kind, pepper, bytes(digest), tuple(map(int, inner.split(","))) if inner else ())
+    return Secret(id, lookup, verifier, last4, created_at, expires_at, last_used_at)
 
 
 def of_secret(it: Secret, key: Key, ordinal: int) -> Columns:
@@ -258,6 +264,7 @@ def of_secret(it: Secret, key: Key, ordinal: int) -> Columns:
         "last4": it.last4,
         "created_at": it.created_at,
         "expires_at": it.expires_at,
+        "inner_peppers": ",".join(map(str, it.verifier.inner)),
     }
 
 
@@ -266,12 +273,13 @@ def to_key(row: Row, secrets: tuple[Secret, ...], last_used_at: Instant | None) 
     (
         organization, id, keyspace, owner, name, description, environment, type, enabled, ceiling, scopes, bindings,
         allowed_cidrs, metadata, not_before, expires_at, created_at, updated_at, version, revoked_at, revoke_reason,
-        deleted_at,
+        deleted_at, api_version, external_id,
     ) = row  # fmt: skip
     return Key(
         organization, id, keyspace, owner, name, description, environment, type, bool(enabled), Ceiling(ceiling),
         _texts(scopes), _key_bindings(bindings), _texts(allowed_cidrs), _metadata(metadata), not_before, expires_at,
-        created_at, updated_at, secrets, version, revoked_at, revoke_reason, deleted_at, last_used_at,
+        created_at, updated_at, secrets, version, revoked_at, revoke_reason, deleted_at, last_used_at, api_version,
+        external_id,
     )  # fmt: skip
 
 

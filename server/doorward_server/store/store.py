@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from doorward_server.core.model import (
     Binding,
@@ -23,36 +24,44 @@ from doorward_server.core.model import (
     Principal,
     Quotas,
     Replay,
+    Sealed,
     StoredKeyspace,
     Use,
 )
+from doorward_server.core.rails import ActiveLimit
 
-from . import audit, directory, entities, keys, keyspaces, migrate, records
+from . import audit, bulk, directory, entities, expiries, keys, keyspaces, last_uses, migrate, records, sealed
 from .dialect import open_dialect
 from .directory import ChangeBinding, ChangeGroup, ChangeOrganization, ChangePrincipal
 from .entities import BINDINGS, GROUPS, KEYSPACES, ORGANIZATIONS, PRINCIPALS
 from .keys import ChangeKey
 from .keyspaces import ChangeKeyspace
+from .peppers import PepperStore
 from .rows import REVISION
 from .transaction import Transactions
-from .values import ChainReport, PrincipalSnapshot, Snapshot, StoredEvent, Written
+from .values import ChainReport, Imported, PrincipalSnapshot, Snapshot, StoredEvent, Written
+
+T = TypeVar("T")
 
 
 class Store:
     """Everything Doorward keeps, on one SQLite file or in PostgreSQL."""
 
-    def __init__(self, url: str, *, audit_keys: Callable[[int], bytes], pepper: int) -> None:
+    def __init__(self, url: str, *, audit_keys: Callable[[int], bytes], pepper: int | Callable[[], int]) -> None:
         """Open nothing yet. *audit_keys* gives the key of the audit chains by pepper version, *pepper* is the version
-        for new events. *url* is `sqlite:///relative`, `sqlite:////absolute` or `postgresql://…`; ValueError if not.
+        for new events, or tells it.
+
+        *url* is `sqlite:///relative`, `sqlite:////absolute` or `postgresql://…`; ValueError if not.
         """
         self._dialect = open_dialect(url)
-        self._seal = audit.Seal(audit_keys, pepper)
+        self._seal = audit.Seal(audit_keys, pepper if callable(pepper) else lambda: pepper)
         self._transactions = Transactions(self._dialect, self._seal)
         self._write, self._read, self._look = (
             self._transactions.write,
             self._transactions.read,
             self._transactions.look,
         )
+        self.peppers = PepperStore(self._transactions)
         self._migrating = threading.RLock()
         self._locks = 0
 
@@ -113,13 +122,21 @@ class Store:
 
     # --- keys ---------------------------------------------------------------------------------------------------------
 
-    def add_key(self, key: Key, event: Event, quotas: Quotas, replay: Replay | None = None) -> Written[Key]:
+    def add_key(
+        self,
+        key: Key,
+        event: Event,
+        quotas: Quotas,
+        replay: Replay | None = None,
+        limit: ActiveLimit | None = None,
+    ) -> Written[Key]:
         """Add a key. A *replay* within 24 hours gives the key made then, deleted or not, and adds nothing.
 
+        With a *limit*, its owner has no more active keys afterwards than that: `replaced` names those that went.
         Raises NotFound (organization), OrganizationIsDisabled, UnknownReference (owner, keyspace), PrincipalIsDisabled,
-        QuotaExceeded, RequestIdReused, LookupTaken.
+        TooManyActiveKeys, QuotaExceeded, RequestIdReused, LookupTaken.
         """
-        return self._write(lambda tx: keys.add(tx, key, event, quotas, replay))
+        return self._write(lambda tx: keys.add(tx, key, event, quotas, replay, limit))
 
     def find_key(self, organization: str, id: str) -> Key | None:
         """Return a key with all its secrets and last uses; None also for a deleted one."""
@@ -131,28 +148,93 @@ class Store:
         """Return keys, newest first, behind *after* = (created_at, id) of the last one seen; states are at *now*."""
         return self._read(lambda tx: keys.list_some(tx, organization, filter, after, limit, now))
 
-    def update_key(self, organization: str, id: str, change: ChangeKey, replay: Replay | None = None) -> Written[Key]:
+    def update_key(
+        self,
+        organization: str,
+        id: str,
+        change: ChangeKey,
+        replay: Replay | None = None,
+        limit: ActiveLimit | None = None,
+        quotas: Quotas | None = None,
+    ) -> Written[Key]:
         """Apply *change* to a key. A *replay* within 24 hours gives the key as it is, and *change* is not called.
 
-        Raises NotFound, RequestIdReused, LookupTaken (a new secret's), and what *change* raises.
+        A *limit* counts for a key that *change* makes active, as in `add_key`; one that is so already stays.
+        *quotas* bound what its metadata may grow to. Raises NotFound, RequestIdReused, LookupTaken (a new secret's),
+        TooManyActiveKeys, QuotaExceeded, and what *change* raises.
         """
-        return self._write(lambda tx: keys.update(tx, organization, id, change, replay))
+        return self._write(lambda tx: keys.update(tx, organization, id, change, replay, limit, quotas))
+
+    def find_imported(self, organization: str, keyspace: str, external_ids: Sequence[str]) -> dict[str, str]:
+        """Return the ids of the keys with these external ids, by external id; revoked and deleted ones are found."""
+        return self._read(lambda tx: bulk.find_imported(tx, organization, keyspace, external_ids))
+
+    def import_keys(
+        self,
+        organization: str,
+        keyspace: str,
+        wanted: Sequence[tuple[Key, Event]],
+        quotas: Quotas,
+        limit: ActiveLimit | None,
+        *,
+        dry_run: bool,
+    ) -> Written[list[Imported]]:
+        """Add keys of one keyspace, each with one secret, or say for each why not; with *dry_run* add none.
+
+        Raises NotFound (organization), OrganizationIsDisabled, and LookupTaken if another organization took a lookup
+        just now: call again.
+        """
+        return self._write(lambda tx: bulk.take_in(tx, organization, keyspace, wanted, quotas, limit, dry_run))
+
+    def list_unrevoked_keys(self, organization: str, filter: KeyFilter, now: Instant) -> list[str]:
+        """Return the ids of all unrevoked keys that *filter* finds at *now*, newest first."""
+        return self._look(lambda tx: bulk.list_live(tx, organization, filter, now))
+
+    def revoke_keys(
+        self, organization: str, ids: Sequence[str], filter: KeyFilter, change: ChangeKey, now: Instant
+    ) -> Written[list[Key]]:
+        """Apply *change* to those of *ids*, at most 1,000, that *filter* still finds unrevoked; return the changed."""
+        return self._write(lambda tx: bulk.revoke(tx, organization, ids, filter, change, now))
+
+    def reveal_key(
+        self, organization: str, id: str, read: Callable[[Key, Sealed | None], tuple[T, Event]]
+    ) -> Written[T]:
+        """Return what *read* makes of a key and its newest secret's sealed text, once its event is committed.
+
+        Raises NotFound, and what *read* raises.
+        """
+        return self._write(lambda tx: sealed.reveal(tx, organization, id, read))
+
+    def find_sealed(self, organization: str, key: str, secret: str) -> Sealed | None:
+        """Return a secret's sealed text; None if it is not kept, or no longer."""
+        return self._read(lambda tx: sealed.find_sealed(tx, organization, key, secret))
 
     def count_keys(self, organization: str, owner: str | None = None) -> int:
         """Count unrevoked keys, expired and disabled ones among them; of one owner, or of all and none."""
-        return self._look(lambda tx: keys.count(tx, organization, owner))
+        return self._look(lambda tx: bulk.count(tx, organization, owner))
 
     def revoke_keys_of(self, organization: str, owner: str, change: ChangeKey, limit: int = keys.CHUNK) -> Written[int]:
         """Apply *change* to the next *limit* unrevoked keys of an owner; return how many it changed. Call until 0."""
-        return self._write(lambda tx: keys.revoke_some(tx, organization, owner, change, limit))
+        return self._write(lambda tx: bulk.revoke_some(tx, organization, owner, change, limit))
+
+    def list_unmarked_expiries(self, since: Instant, now: Instant, limit: int) -> list[tuple[str, str]]:
+        """Return (organization, key) of up to *limit* keys whose expiry, from *since* to *now*, has no event."""
+        return self._look(lambda tx: expiries.list_unmarked(tx, since, now, limit))
+
+    def mark_expiries(self, organization: str, ids: Sequence[str], now: Instant) -> Written[int]:
+        """Write the event for each of *ids*, at most 1,000, that has passed its expiry; return how many lacked it.
+
+        Whoever comes second writes none. Makes no revision: decisions have seen the expiry by themselves.
+        """
+        return self._write(lambda tx: expiries.mark(tx, organization, ids, now))
 
     def record_uses(self, uses: Iterable[Use]) -> None:
         """Keep when keys and secrets were last used; never goes back in time, ignores what does not exist.
 
         Makes no revision. One transaction for each 1,000: after a failure some may be kept; send all again.
         """
-        for chunk in keys.chunks(list(uses)):
-            self._write(lambda tx, chunk=chunk: keys.record_uses(tx, chunk))  # type: ignore[misc]  # bound per turn
+        for chunk in last_uses.chunks(list(uses)):
+            self._write(lambda tx, chunk=chunk: last_uses.record(tx, chunk))  # type: ignore[misc]  # bound per turn
 
     # --- organizations ------------------------------------------------------------------------------------------------
 
@@ -290,14 +372,6 @@ class Store:
         False, and nothing, if there is, or was, any organization. Call it under `lock`.
         """
         return self._write(lambda tx: keyspaces.add_operator(tx, organization, keyspace, key, events)).value
-
-    def pepper_canaries(self) -> dict[int, bytes]:
-        """Return the canary of every pepper version in use."""
-        return self._look(keyspaces.pepper_canaries)
-
-    def add_pepper(self, version: int, canary: bytes) -> None:
-        """Keep a version's canary; again is fine. Raises AlreadyExists if the version has another one."""
-        self._write(lambda tx: keyspaces.add_pepper(tx, version, canary))
 
     # --- the audit log ------------------------------------------------------------------------------------------------
 

@@ -43,6 +43,8 @@ class Tally:
     bindings: int
     events: int
     head: bytes
+    metadata: int = 0
+    """Bytes of all keys' metadata, deleted ones apart."""
 
 
 class Transaction:
@@ -52,6 +54,10 @@ class Transaction:
         self.dialect = dialect
         self.replayed = False
         """Set by work that found its request done before."""
+        self.replaced: list[str] = []
+        """Ids of the keys that work ended to make room for another."""
+        self.peppers_held: set[int] = set()
+        """Versions that cannot be retired before the end."""
         self._seal = seal
         self._tallies: dict[str, tuple[Tally, Tally]] = {}
 
@@ -140,7 +146,7 @@ class Transactions:
             if self._dialect.lost():
                 raise StoreUnavailable(_UNKNOWN_OUTCOME) from error
             raise
-        return Written(value, revision, transaction.replayed)
+        return Written(value, revision, transaction.replayed, tuple(transaction.replaced))
 
     def _read(self, work: Callable[[Transaction], T], begin: str | None) -> T:
         if begin is not None:

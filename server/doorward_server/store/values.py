@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from doorward_server.core.model import Event, PrincipalRecord, Record
+from doorward_server.core.errors import DoorwardError
+from doorward_server.core.model import Event, Instant, PrincipalRecord, Record
+from doorward_server.core.verify import PepperState, Verifier
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -19,6 +22,18 @@ class Written(Generic[T_co]):
     """Every snapshot of at least this revision shows the change; if nothing changed, the current one."""
     replayed: bool = False
     """The request was seen before: `value` is as it is now, and nothing was written."""
+    replaced: tuple[str, ...] = ()
+    """Ids of the keys that were revoked to make room, the oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What became of one key that was to be imported."""
+
+    key: str
+    """The id of the key that is in; empty if it was refused, or would only be in without the dry run."""
+    new: bool
+    refusal: DoorwardError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +80,29 @@ class ChainReport:
     """Hash of the last one; 32 zero bytes for an empty chain. Keep it elsewhere to notice a chain that was cut back."""
     broken_at: int | None = None
     """Sequence of the first event that is missing, changed or not where it belongs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One process that serves, as it last described itself."""
+
+    id: str
+    """Random at each start."""
+    started_at: Instant
+    seen_at: Instant
+    """By its own clock."""
+    peppers: Mapping[int, PepperState]
+    """The versions that it has, each with the state that it goes by."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldVerifier:
+    """A secret's verifier, and whose it is."""
+
+    organization: str
+    key: str
+    secret: str
+    verifier: Verifier
 
 
 class LookupTaken(Exception):

@@ -10,6 +10,7 @@ from doorward_server.core.errors import DoorwardError, InvalidField
 from doorward_server.core.keytext import SecretText
 from doorward_server.core.policy import Keyspace
 from doorward_server.service.authorizing import (
+    MAX_ITEMS,
     MESSAGES,
     Ask,
     Authorizer,
@@ -19,12 +20,14 @@ from doorward_server.service.authorizing import (
     SignedIn,
 )
 from doorward_server.service.guard import Caller
-from doorward_server.wire.convert import CEILINGS, masked_text, to_principal, to_timestamp
-from doorward_server.wire.errors import code_of
+from doorward_server.wire.convert import CEILINGS, bounded, masked_text, to_principal, to_timestamp
+from doorward_server.wire.errors import code_of, message_of, metadata_of
 from doorward_server.wire.metrics import Metrics
 
 REASONS = {reason: pb.Reason.Value(f"REASON_{reason}") for reason in Reason}
 MAX_HEADERS = 100
+MAX_HTTP_TEXT = 8192
+"""Characters of a header or of the query, as most HTTP servers have it: the whole text is searched for a credential."""
 
 
 class AuthzServicer:
@@ -43,6 +46,8 @@ class AuthzServicer:
         )
 
     async def BatchAuthorize(self, request: pb.BatchAuthorizeRequest, caller: Caller) -> pb.BatchAuthorizeResponse:
+        if len(request.items) > MAX_ITEMS:
+            raise InvalidField("items", f"must have 1 to {MAX_ITEMS} entries")
         items = [_item(item, request.organization) for item in request.items]
         answers = await self._authorizer.batch_authorize(caller, _ask(request), items)
         return pb.BatchAuthorizeResponse(
@@ -67,7 +72,7 @@ class AuthzServicer:
         if isinstance(decision, DoorwardError):
             code = code_of(decision).value[0]
             error = pb.ItemError(
-                code=code, reason=decision.reason, message=decision.message, metadata=decision.metadata
+                code=code, reason=decision.reason, message=message_of(decision), metadata=metadata_of(decision)
             )
             return pb.BatchAuthorizeResult(error=error)
         self._metrics.decided(keyspace.name, decision.reason)
@@ -89,14 +94,20 @@ def _presented(request: Any) -> Presented:
         case "key":
             return SecretText(request.key)
         case "http":
-            if len(request.http.headers) > MAX_HEADERS:
-                raise InvalidField("http.headers", f"must have at most {MAX_HEADERS} entries")
-            headers = tuple((header.name, header.value) for header in request.http.headers)
-            return HttpParts(headers, request.http.query)
+            return _http(request.http)
         case "principal":
             return SignedIn(request.principal.organization, request.principal.principal)
         case _:
             raise InvalidField("credential", "is required: one of key, http or principal")
+
+
+def _http(http: pb.HttpRequest) -> HttpParts:
+    headers = tuple((header.name, header.value) for header in bounded("http.headers", http.headers, MAX_HEADERS))
+    if any(len(name) > MAX_HTTP_TEXT or len(value) > MAX_HTTP_TEXT for name, value in headers):
+        raise InvalidField("http.headers", f"each name and value must have at most {MAX_HTTP_TEXT:,} characters")
+    if len(http.query) > MAX_HTTP_TEXT:
+        raise InvalidField("http.query", f"must have at most {MAX_HTTP_TEXT:,} characters")
+    return HttpParts(headers, http.query)
 
 
 def _item(item: Any, organization: str = "") -> Item:
@@ -141,6 +152,7 @@ def _identity(subject: Subject | None, keyspace: Keyspace) -> pb.Identity | None
                 scopes=key.scopes,
                 metadata=key.metadata,
                 expires_at=to_timestamp(key.expires_at),
+                api_version=key.api_version,
             )
         )
     return identity

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sized
+from typing import Any, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from doorward.v1 import directory_pb2, keys_pb2, keyspaces_pb2
 from doorward_server.core.errors import InvalidField
-from doorward_server.core.fields import LAST_INSTANT, PRESETS, Day, Expiry, Lifetime
+from doorward_server.core.fields import LAST_INSTANT, MAX_ENTRIES, MAX_LIST, PRESETS, Day, Default, Expiry, Lifetime
 from doorward_server.core.keytext import mask
 from doorward_server.core.model import (
     SECOND,
@@ -34,10 +34,23 @@ from doorward_server.core.model import (
     SubjectKind,
 )
 from doorward_server.core.policy import Keyspace
+from doorward_server.core.rails import rotate_by
+
+Many = TypeVar("Many", bound=Sized)
 
 STATES = {state: keys_pb2.KeyState.Value(f"KEY_STATE_{state}") for state in State}
 CEILINGS = {ceiling: keys_pb2.Ceiling.Value(f"CEILING_{ceiling}") for ceiling in Ceiling}
 KINDS = {kind: directory_pb2.PrincipalKind.Value(f"PRINCIPAL_KIND_{kind}") for kind in PrincipalKind}
+
+
+def bounded(field: str, many: Many, most: int = MAX_LIST) -> Many:
+    """Return a repeated field or map as it is. Raises InvalidField, before any of it is looked at, if it is too long.
+
+    Conversion runs on the event loop, before the guard is asked: it must not cost more than a request is allowed to.
+    """
+    if len(many) > most:
+        raise InvalidField(field, f"must have at most {most} entries")
+    return many
 
 
 def to_timestamp(at: Instant | None) -> Timestamp | None:
@@ -63,8 +76,8 @@ def from_duration(field: str, duration: Duration) -> int:
     return duration.seconds * SECOND + duration.nanos // 1000
 
 
-def from_expiry(expiry: keys_pb2.Expiry) -> Expiry:
-    """Return when a key shall expire, as it was said; unset means never."""
+def from_expiry(expiry: keys_pb2.Expiry, unset: Expiry | Default) -> Expiry | Default:
+    """Return when a key shall expire, as it was said, or *unset*."""
     match expiry.WhichOneof("expiry"):
         case "instant":
             return from_timestamp("expiry.instant", expiry, "instant")
@@ -78,7 +91,7 @@ def from_expiry(expiry: keys_pb2.Expiry) -> Expiry:
         case "date":
             return Day(expiry.date.date, expiry.date.time_zone)
         case _:
-            return None
+            return unset
 
 
 def from_enum(field: str, value: int, known: Mapping[Any, int], default: Any) -> Any:
@@ -92,13 +105,24 @@ def from_enum(field: str, value: int, known: Mapping[Any, int], default: Any) ->
 
 
 def masked(message: Any, mask: FieldMask, parsers: Mapping[str, Callable[[Any], object]]) -> dict[str, object]:
-    """Return the fields of *message* that *mask* names, each parsed. Raises InvalidField for any other path."""
+    """Return the fields of *message* that *mask* names, each parsed once. Raises InvalidField for any other path."""
     if not mask.paths:
         raise InvalidField("update_mask", f"is required; it can name {', '.join(parsers)}")
-    for path in mask.paths:
+    paths = dict.fromkeys(bounded("update_mask", mask.paths, len(parsers)))
+    for path in paths:
         if path not in parsers:
             raise InvalidField("update_mask", f"cannot change {path[:64]!r}; it can name {', '.join(parsers)}")
-    return {path: parsers[path](message) for path in mask.paths}
+    return {path: parsers[path](message) for path in paths}
+
+
+def from_texts(field: str, texts: Any) -> tuple[str, ...]:
+    """Return a repeated text."""
+    return tuple(bounded(field, texts))
+
+
+def from_metadata(metadata: Any) -> dict[str, str]:
+    """Return a key's metadata."""
+    return dict(bounded("metadata", metadata, MAX_ENTRIES))
 
 
 def from_key_bindings(bindings: Any) -> tuple[KeyBinding, ...]:
@@ -106,11 +130,11 @@ def from_key_bindings(bindings: Any) -> tuple[KeyBinding, ...]:
     return tuple(
         KeyBinding(
             binding.role,
-            tuple(binding.resources),
+            from_texts(f"bindings[{i}].resources", binding.resources),
             from_timestamp(f"bindings[{i}].not_before", binding, "not_before"),
             from_timestamp(f"bindings[{i}].expires_at", binding, "expires_at"),
         )
-        for i, binding in enumerate(bindings)
+        for i, binding in enumerate(bounded("bindings", bindings))
     )
 
 
@@ -142,6 +166,9 @@ def to_key(key: Key, now: Instant, keyspace: Keyspace) -> keys_pb2.Key:
         last_used_at=to_timestamp(key.last_used_at),
         secrets=[_to_secret(key, secret, i > 0, keyspace) for i, secret in enumerate(key.secrets)],
         etag=str(key.version),
+        api_version=key.api_version,
+        external_id=key.external_id or "",
+        rotate_by=to_timestamp(rotate_by(keyspace.rails, key)),
     )
 
 
@@ -274,11 +301,12 @@ def _to_attribute(value: Attribute) -> directory_pb2.AttributeValue:
 def from_attributes(field: str, attributes: Mapping[str, directory_pb2.AttributeValue]) -> dict[str, Attribute]:
     """Return typed facts. Raises InvalidField for one without a value, or with a number that is none."""
     parsed: dict[str, Attribute] = {}
-    for name, value in attributes.items():
+    for name, value in bounded(field, attributes, MAX_ENTRIES).items():
         kind = value.WhichOneof("value")
         if kind is None:
             raise InvalidField(f"{field}[{name[:64]}]", "must have a value")
         if kind == "number" and not math.isfinite(value.number):
             raise InvalidField(f"{field}[{name[:64]}]", "must be a finite number")
-        parsed[name] = tuple(value.texts.values) if kind == "texts" else getattr(value, kind)
+        texts = from_texts(f"{field}[{name[:64]}]", value.texts.values) if kind == "texts" else None
+        parsed[name] = getattr(value, kind) if texts is None else texts
     return parsed

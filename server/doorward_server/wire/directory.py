@@ -15,6 +15,7 @@ from doorward_server.wire.convert import (
     KINDS,
     from_attributes,
     from_enum,
+    from_texts,
     from_timestamp,
     masked,
     to_binding,
@@ -102,8 +103,8 @@ class DirectoryServicer:
         return pb.UpdatePrincipalResponse(principal=to_principal(written.value), keys=keys, revision=written.revision)
 
     async def DeletePrincipal(self, request: pb.DeletePrincipalRequest, caller: Caller) -> pb.DeletePrincipalResponse:
-        written, keys = await self._run(self._directory.delete_principal, caller, request.organization, request.id)
-        return pb.DeletePrincipalResponse(keys=keys, revision=written.revision)
+        keys, revision = await self._run(self._directory.delete_principal, caller, request.organization, request.id)
+        return pb.DeletePrincipalResponse(keys=keys, revision=revision)
 
     async def CreateGroup(self, request: pb.CreateGroupRequest, caller: Caller) -> pb.CreateGroupResponse:
         given = request.group
@@ -223,7 +224,7 @@ def _new_binding(given: pb.Binding) -> Binding:
         subject=given.principal or given.group,
         keyspace=given.keyspace,
         role=given.role,
-        resources=tuple(given.resources),
+        resources=from_texts("binding.resources", given.resources),
         not_before=from_timestamp("binding.not_before", given, "not_before"),
         expires_at=from_timestamp("binding.expires_at", given, "expires_at"),
         created_at=0,

@@ -33,6 +33,9 @@ STATUS: dict[type[DoorwardError], StatusCode] = {
     errors.PrincipalIsDisabled: StatusCode.FAILED_PRECONDITION,
     errors.BuiltIn: StatusCode.FAILED_PRECONDITION,
     errors.Immutable: StatusCode.FAILED_PRECONDITION,
+    errors.NotRecoverable: StatusCode.FAILED_PRECONDITION,
+    errors.CountMismatch: StatusCode.FAILED_PRECONDITION,
+    errors.TooManyActiveKeys: StatusCode.FAILED_PRECONDITION,
     errors.EtagMismatch: StatusCode.ABORTED,
     errors.QuotaExceeded: StatusCode.RESOURCE_EXHAUSTED,
     errors.StoreUnavailable: StatusCode.UNAVAILABLE,
@@ -51,10 +54,14 @@ def message_of(error: DoorwardError) -> str:
     return _shortened(error.message, MAX_MESSAGE)
 
 
+def metadata_of(error: DoorwardError) -> dict[str, str]:
+    """Return the values that the message mentions, cut likewise."""
+    return {name: _shortened(value, MAX_METADATA) for name, value in error.metadata.items()}
+
+
 def details_of(error: DoorwardError) -> bytes:
     """Return the serialized google.rpc.Status: ErrorInfo, and BadRequest where a field is at fault."""
-    metadata = {name: _shortened(value, MAX_METADATA) for name, value in error.metadata.items()}
-    message = message_of(error)
+    metadata, message = metadata_of(error), message_of(error)
     packed = [_pack(ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata))]
     code = code_of(error)
     if code is StatusCode.INVALID_ARGUMENT:

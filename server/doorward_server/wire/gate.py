@@ -1,8 +1,10 @@
-"""What every call passes: a deadline, the caller's key, the error table, the counters.
+"""What every call passes: a deadline, the caller's key, its message, the error table, the counters.
 
 A servicer is a plain class with one method for each RPC, `async (request, caller) -> response`; it never sees the
-transport. `Gate.guarded` turns it into what grpcio calls. An RPC without such a method stops the start, and an answer
-that nobody asked the guard about is a defect, not an answer.
+transport. Where the caller streams, `request` is the iterator of its messages, and there is no deadline but its own.
+`Gate.guarded` turns it into what grpcio calls. An RPC without such a method stops the start, and an answer that nobody
+asked the guard about is a defect, not an answer. Bytes become messages here, not in grpcio: whoever has no key gets
+nothing parsed, and what is no message is an error with a reason.
 """
 
 from __future__ import annotations
@@ -11,19 +13,20 @@ import asyncio
 import secrets
 import time
 import traceback
-from collections.abc import Awaitable, Callable
-from functools import lru_cache
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import lru_cache, partial
 from ipaddress import ip_address
-from types import SimpleNamespace
 from typing import Any, cast
 from urllib.parse import unquote
 
 import grpc
 import structlog
-from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
 
 from doorward_server.core.decide import Address
-from doorward_server.core.errors import DoorwardError, Internal, InvalidField
+from doorward_server.core.errors import DoorwardError, Internal, InvalidField, Overloaded
 from doorward_server.service.authorizing import Authorizer
 from doorward_server.service.guard import Caller
 from doorward_server.wire.errors import STATUS, code_of, details_of, message_of
@@ -31,6 +34,15 @@ from doorward_server.wire.metrics import Metrics
 
 DEFAULT_DEADLINE = 10.0
 """Seconds that a call without a deadline gets."""
+MAX_CALLS = 1000
+"""Unary calls that run at the same time. The pools of `app.build` hold some 800 pieces of work together; what came
+beyond would wait for the event loop alone, with its message in memory, until nobody waits for the answer any more."""
+MAX_STREAMS = 50
+"""Calls in which the caller streams. They have no deadline but the caller's, so they must not take others' places."""
+SILENCE = 60.0
+"""Seconds within which a caller who streams must send its next message."""
+MAX_STREAM_BYTES = 64 << 20
+"""Of all messages of one call together; ten thousand usual rows of an import have a tenth of it."""
 ACTING_FOR = "doorward-acting-for"
 
 Method = Callable[[Any, Caller], Awaitable[Any]]
@@ -44,46 +56,53 @@ class Gate:
         self._authorizer = authorizer
         self._metrics = metrics
         self._quiet = quiet
-        self._running = 0
+        self._running = {False: 0, True: 0}  # by whether the caller streams
         self._idle = asyncio.Event()
         self._idle.set()
 
     @property
     def is_idle(self) -> bool:
         """Whether no call is running."""
-        return self._running == 0
+        return not any(self._running.values())
 
     async def idle(self) -> None:
         """Wait until no call is running."""
         await self._idle.wait()
 
-    def guarded(self, servicer: object, service: ServiceDescriptor) -> Any:
+    def guarded(self, servicer: object, service: ServiceDescriptor) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         """Return *servicer* as grpcio wants it. Raises AttributeError if an RPC of *service* has no method."""
-        calls = {
-            method.name: self._wrap(f"/{service.full_name}/{method.name}", getattr(servicer, method.name))
-            for method in service.methods
-        }
-        return SimpleNamespace(**calls)
+        return {rpc.name: self._handler(getattr(servicer, rpc.name), rpc) for rpc in service.methods}
 
-    def _wrap(self, name: str, method: Method) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]:
+    def _handler(self, method: Method, rpc: MethodDescriptor) -> grpc.RpcMethodHandler[Any, Any]:
+        name = f"/{rpc.containing_service.full_name}/{rpc.name}"
+        streams, parse = rpc.client_streaming, GetMessageClass(rpc.input_type).FromString
+        call = self._wrap(name, method, streams, partial(_stream if streams else _parsed, parse))
+        handler = grpc.stream_unary_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
+        return handler(call, None, GetMessageClass(rpc.output_type).SerializeToString)
+
+    def _wrap(
+        self, name: str, method: Method, streams: bool, parse: Callable[[Any], Any]
+    ) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]:
         count, quiet = self._metrics.handled, name in self._quiet
 
-        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        async def call(received: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             started = time.perf_counter()
             caller: Caller | None = None
             code = grpc.StatusCode.OK
             left = cast("float | None", context.time_remaining())  # None without a deadline, whatever the stubs say
-            deadline = asyncio.timeout(DEFAULT_DEADLINE if left is None else None)
-            self._enter()
+            deadline = asyncio.timeout(DEFAULT_DEADLINE if left is None and not streams else None)
+            entered = False
             try:
+                self._enter(streams)
+                entered = True
                 async with deadline:
                     caller = await self._caller(context)
-                    response = await method(request, caller)
+                    response = await method(parse(received), caller)
                 if not caller.checked:
                     raise RuntimeError(f"{name} answered without asking the guard")
                 return response
             except DoorwardError as raised:
-                error = raised if type(raised) in STATUS else _logged(name, raised)
+                error = raised if type(raised) in STATUS else log_defect(name, raised)
                 code = code_of(error)
                 await _abort(context, error, code)
             except asyncio.CancelledError:
@@ -96,9 +115,10 @@ class Gate:
                         code, f"No answer within {DEFAULT_DEADLINE:.0f} s, the deadline of calls without one."
                     )
                 code = grpc.StatusCode.INTERNAL
-                await _abort(context, _logged(name, defect), code)
+                await _abort(context, log_defect(name, defect), code)
             finally:
-                self._leave()
+                if entered:
+                    self._leave(streams)
                 seconds = time.perf_counter() - started
                 count(name, code, seconds)
                 if not quiet:
@@ -106,13 +126,15 @@ class Gate:
 
         return call
 
-    def _enter(self) -> None:
-        self._running += 1
+    def _enter(self, streams: bool) -> None:
+        if self._running[streams] >= (MAX_STREAMS if streams else MAX_CALLS):
+            raise Overloaded
+        self._running[streams] += 1
         self._idle.clear()
 
-    def _leave(self) -> None:
-        self._running -= 1
-        if not self._running:
+    def _leave(self, streams: bool) -> None:
+        self._running[streams] -= 1
+        if self.is_idle:
             self._idle.set()
 
     async def _caller(self, context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
@@ -135,7 +157,35 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: DoorwardErr
     await context.abort(code, message_of(error), (("grpc-status-details-bin", details_of(error)),))
 
 
-def _logged(name: str, defect: Exception) -> Internal:
+def _parsed(parse: Callable[[bytes], Message], received: bytes) -> Message:
+    try:
+        return parse(received)
+    except DecodeError:
+        raise InvalidField("request", "is not a message of this RPC") from None
+
+
+async def _stream(parse: Callable[[bytes], Message], received: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+    size, messages = 0, aiter(received)
+    while (message := await _next(messages)) is not None:
+        size += len(message)
+        if size > MAX_STREAM_BYTES:
+            raise InvalidField("request", f"all messages of one call must have at most {MAX_STREAM_BYTES >> 20} MiB")
+        yield _parsed(parse, message)
+
+
+async def _next(messages: AsyncIterator[bytes]) -> bytes | None:
+    """Return the next message; None at the end. Raises InvalidField after a silence that would keep others' places."""
+    try:
+        async with asyncio.timeout(SILENCE):
+            return await anext(messages)
+    except StopAsyncIteration:
+        return None
+    except TimeoutError:
+        raise InvalidField("request", f"must go on within {SILENCE:g} s; what was taken in stays") from None
+
+
+def log_defect(name: str, defect: Exception) -> Internal:
+    """Log what nobody foresaw in *name*, an RPC or other work, and return what a caller is told of it."""
     request = secrets.token_hex(8)
     # Not the exception's text: it may hold what the caller sent.
     where = [f"{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(defect.__traceback__)]

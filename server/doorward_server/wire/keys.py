@@ -3,34 +3,57 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 from google.protobuf.message import Message
 
 from doorward.v1 import keys_pb2 as pb
+from doorward_server.core.fields import Default
 from doorward_server.core.model import Key, KeyFilter
+from doorward_server.core.rails import ADVICE
+from doorward_server.service.batch_revoking import BatchRevokes
 from doorward_server.service.catalog import Catalog
 from doorward_server.service.guard import Caller, Clock
-from doorward_server.service.keys import Issued, Keys, NewKey, Repeat
+from doorward_server.service.importing import Imports
+from doorward_server.service.keys import Issued, Keys, Repeat
 from doorward_server.service.pool import Pool
+from doorward_server.service.revealing import Reveals
+from doorward_server.service.settings import NewKey
 from doorward_server.wire.convert import (
     CEILINGS,
     STATES,
+    bounded,
     from_duration,
     from_enum,
     from_expiry,
     from_key_bindings,
+    from_metadata,
+    from_texts,
     from_timestamp,
     masked,
     to_key,
 )
+from doorward_server.wire.imports import read_batches, read_header, to_result
 
 
 class KeyServicer:
-    """Parses, calls `Keys` on the management pool, converts."""
+    """Parses, calls the services on the management pool, converts."""
 
-    def __init__(self, keys: Keys, catalog: Catalog, management: Pool, clock: Clock) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        imports: Imports,
+        batch_revokes: BatchRevokes,
+        reveals: Reveals,
+        catalog: Catalog,
+        management: Pool,
+        clock: Clock,
+    ) -> None:
         self._keys = keys
+        self._imports = imports
+        self._batch_revokes = batch_revokes
+        self._reveals = reveals
         self._catalog = catalog
         self._management = management
         self._clock = clock
@@ -45,15 +68,17 @@ class KeyServicer:
             environment=request.environment,
             type=request.type,
             ceiling=from_enum("ceiling", request.ceiling, CEILINGS, None),
-            scopes=tuple(request.scopes),
+            scopes=from_texts("scopes", request.scopes),
             bindings=from_key_bindings(request.bindings),
-            allowed_cidrs=tuple(request.allowed_cidrs),
-            metadata=dict(request.metadata),
+            allowed_cidrs=from_texts("allowed_cidrs", request.allowed_cidrs),
+            metadata=from_metadata(request.metadata),
             not_before=from_timestamp("not_before", request, "not_before"),
-            expiry=from_expiry(request.expiry),
+            expiry=from_expiry(request.expiry, Default()),
+            api_version=request.api_version,
         )
         issued = await self._management.run(self._keys.create, caller, new, _repeat(request))
-        return pb.CreateKeyResponse(**await self._issued(issued))
+        warnings = [pb.Warning(code=it.value, message=ADVICE[it]) for it in issued.unwise]
+        return pb.CreateKeyResponse(**await self._issued(issued), warnings=warnings, replaced_keys=issued.replaced)
 
     async def GetKey(self, request: pb.GetKeyRequest, caller: Caller) -> pb.GetKeyResponse:
         key = await self._management.run(self._keys.get, caller, request.organization, request.id)
@@ -92,6 +117,32 @@ class KeyServicer:
         written = await self._management.run(self._keys.delete, caller, request.organization, request.id)
         return pb.DeleteKeyResponse(revision=written.revision)
 
+    async def BatchRevokeKeys(self, request: pb.BatchRevokeKeysRequest, caller: Caller) -> pb.BatchRevokeKeysResponse:
+        expected = request.expected_count if request.HasField("expected_count") else None
+        ended = await self._management.run(
+            self._batch_revokes.revoke,
+            caller,
+            request.organization,
+            _filter(request.filter),
+            request.reason,
+            expected,
+            dry_run=request.dry_run,
+        )
+        sample = [await self._shown(key) for key in ended.sample]
+        return pb.BatchRevokeKeysResponse(count=ended.count, sample=sample, revision=ended.revision)
+
+    async def RevealKey(self, request: pb.RevealKeyRequest, caller: Caller) -> pb.RevealKeyResponse:
+        text = await self._management.run(self._reveals.reveal, caller, request.organization, request.id)
+        return pb.RevealKeyResponse(secret=text.reveal())
+
+    async def ImportKeys(self, requests: AsyncIterator[pb.ImportKeysRequest], caller: Caller) -> pb.ImportKeysResponse:
+        rest = aiter(requests)
+        header = await read_header(rest)
+        taken = await self._imports.take(
+            caller, header.organization, header.keyspace, read_batches(rest), dry_run=header.dry_run
+        )
+        return pb.ImportKeysResponse(results=map(to_result, taken.results), revision=taken.revision)
+
     async def _shown(self, key: Key) -> pb.Key:
         known = self._catalog.known(key.keyspace)
         keyspace = known[1] if known else await self._management.run(self._catalog.get, key.keyspace)
@@ -110,13 +161,13 @@ _SETTINGS = {
     "name": lambda r: r.key.name,
     "description": lambda r: r.key.description,
     "type": lambda r: r.key.type,
-    "metadata": lambda r: dict(r.key.metadata),
-    "scopes": lambda r: tuple(r.key.scopes),
+    "metadata": lambda r: from_metadata(r.key.metadata),
+    "scopes": lambda r: from_texts("scopes", r.key.scopes),
     "bindings": lambda r: from_key_bindings(r.key.bindings),
     "expires_at": lambda r: (
-        from_expiry(r.expiry) if r.HasField("expiry") else from_timestamp("key.expires_at", r.key, "expires_at")
+        from_expiry(r.expiry, None) if r.HasField("expiry") else from_timestamp("key.expires_at", r.key, "expires_at")
     ),
-    "allowed_cidrs": lambda r: tuple(r.key.allowed_cidrs),
+    "allowed_cidrs": lambda r: from_texts("allowed_cidrs", r.key.allowed_cidrs),
     "enabled": lambda r: r.key.enabled,
 }
 
@@ -134,12 +185,13 @@ def _canonical(message: Message) -> bytes:
 
 
 def _filter(wanted: pb.KeyFilter) -> KeyFilter:
+    states = bounded("filter.states", wanted.states)
     return KeyFilter(
         keyspace=wanted.keyspace,
         owner=wanted.owner,
         environment=wanted.environment,
         type=wanted.type,
-        states=frozenset(from_enum("filter.states", state, STATES, None) for state in wanted.states) - {None},
+        states=frozenset(from_enum("filter.states", state, STATES, None) for state in states) - {None},
         name_contains=wanted.name_contains,
         created_after=from_timestamp("filter.created_after", wanted, "created_after"),
         created_before=from_timestamp("filter.created_before", wanted, "created_before"),

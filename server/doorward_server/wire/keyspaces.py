@@ -35,3 +35,8 @@ class KeyspaceServicer:
             keyspaces=[to_keyspace(stored, keyspace, source=False) for stored, keyspace in rows],
             next_page_token=token,
         )
+
+    async def GetJsonWebKeySet(
+        self, request: pb.GetJsonWebKeySetRequest, caller: Caller
+    ) -> pb.GetJsonWebKeySetResponse:
+        return pb.GetJsonWebKeySetResponse(jwks=await self._run(self._keyspaces.json_web_key_set, caller, request.name))
