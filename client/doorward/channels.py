@@ -38,11 +38,20 @@ PATHS = {
 DECISIONS = frozenset(name for name, path in PATHS.items() if path.startswith("/doorward.v1.AuthzService/"))
 """The requests that somebody's own request waits for."""
 
+_STREAMS = frozenset(
+    method.input_type.full_name
+    for file in _FILES
+    for service in file.services_by_name.values()
+    for method in service.methods
+    if method.client_streaming
+)
+
 # Calls whose second try could do harm or answer with an error about the first one's success. CreateKey and RotateKey
-# are not among them: every one of them carries a request_id.
+# are not among them: every one of them carries a request_id. BatchRevokeKeys counts what it ended, which a second try
+# would not find again. ImportKeys is long and dear, and its caller sends it again if it fails.
 _NOT_REPEATABLE = frozenset(
     f"{verb}{noun}" for noun in ("Organization", "Principal", "Group", "Binding") for verb in ("Create", "Delete")
-) | {"DeleteKey"}
+) | {"BatchRevokeKeys", "DeleteKey", "ImportKeys"}
 
 SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
@@ -122,7 +131,8 @@ class Connection(Generic[C]):
         name = request.DESCRIPTOR.full_name
         found = self._methods.get(name)
         if found is None:
-            found = self._methods[name] = self.channel.unary_unary(
+            make = self.channel.stream_unary if name in _STREAMS else self.channel.unary_unary
+            found = self._methods[name] = make(
                 PATHS[name], request_serializer=request.SerializeToString, response_deserializer=answer.FromString
             )
         return found

@@ -18,7 +18,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 import grpc
 
 from doorward import config, status
-from doorward.calls import A, Call, Pages, T, authz, directory, groups, keys, keyspaces
+from doorward.calls import A, Call, Pages, Stream, Streams, T, authz, directory, groups, imports, keys, keyspaces
 from doorward.channels import DECISIONS, C, Pool, aio_pool, sync_pool
 from doorward.config import TLS, Settings
 from doorward.errors import CallFailed, Internal, Misconfigured, Unavailable
@@ -100,10 +100,11 @@ class _Caller(Generic[C]):
         own = ("authorization", f"Bearer {self._settings.key.reveal()}")
         return [own, ("doorward-acting-for", self._acting_for)] if self._acting_for else [own]
 
-    def _deadline(self, call: Call[Any, Any]) -> float:
+    def _deadline(self, call: Call[Any, Any] | Stream[Any, Any]) -> float:
         if call.timeout is not None:
             return call.timeout
-        return self._authorize_timeout if call.request.DESCRIPTOR.full_name in DECISIONS else self._timeout
+        usual = self._authorize_timeout if call.kind.DESCRIPTOR.full_name in DECISIONS else self._timeout
+        return max(usual, call.patience)
 
     def __repr__(self) -> str:
         acting = f", acting for {self._acting_for}" if self._acting_for else ""
@@ -113,7 +114,7 @@ class _Caller(Generic[C]):
 def _dressed(method: F, describe: Callable[..., Any], answer: str) -> F:
     """Give a method the name, the docstring and, for people and tools that ask, the signature of its description."""
     described = inspect.signature(describe)
-    told = re.sub(r"^(Call|Pages)\[[\w.]+, (.+)\]$", r"\2", str(described.return_annotation))
+    told = re.sub(r"^(Call|Pages|Streams)\[[\w.]+, (.+)\]$", r"\2", str(described.return_annotation))
     me = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
     method.__name__, method.__doc__ = describe.__name__, describe.__doc__
     method.__signature__ = described.replace(  # type: ignore[attr-defined]  # what inspect looks for
@@ -136,6 +137,13 @@ def _list(describe: Callable[P, Pages[A, T]]) -> Callable[Concatenate[Client, P]
     return _dressed(method, describe, "Iterator[{}]")
 
 
+def _stream(describe: Callable[P, Streams[A, list[T]]]) -> Callable[Concatenate[Client, P], list[T]]:
+    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> list[T]:
+        return [result for stream in describe(*args, **kwargs) for result in self._ask(stream)]
+
+    return _dressed(method, describe, "{}")
+
+
 def _acall(describe: Callable[P, Call[A, T]]) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
     async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._ask(describe(*args, **kwargs))
@@ -148,6 +156,15 @@ def _alist(describe: Callable[P, Pages[A, T]]) -> Callable[Concatenate[AsyncClie
         return self._turn(describe(*args, **kwargs))
 
     return _dressed(method, describe, "AsyncIterator[{}]")
+
+
+def _astream(
+    describe: Callable[P, Streams[A, list[T]]],
+) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, list[T]]]:
+    async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> list[T]:
+        return [result for stream in describe(*args, **kwargs) for result in await self._ask(stream)]
+
+    return _dressed(method, describe, "{}")
 
 
 class Client(_Caller[grpc.Channel]):
@@ -175,6 +192,9 @@ class Client(_Caller[grpc.Channel]):
     rotate_key = _call(keys.rotate_key)
     revoke_key = _call(keys.revoke_key)
     delete_key = _call(keys.delete_key)
+    batch_revoke_keys = _call(keys.batch_revoke_keys)
+    reveal_key = _call(keys.reveal_key)
+    import_keys = _stream(imports.import_keys)
 
     create_organization = _call(directory.create_organization)
     get_organization = _call(directory.get_organization)
@@ -204,6 +224,7 @@ class Client(_Caller[grpc.Channel]):
     apply_keyspace = _call(keyspaces.apply_keyspace)
     get_keyspace = _call(keyspaces.get_keyspace)
     list_keyspaces = _list(keyspaces.list_keyspaces)
+    get_json_web_key_set = _call(keyspaces.get_json_web_key_set)
 
     def wait_until_ready(self, timeout: float) -> None:
         """Open every connection, waiting until the server is there. For start-up: calls themselves fail at once.
@@ -232,10 +253,10 @@ class Client(_Caller[grpc.Channel]):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _ask(self, call: Call[A, T]) -> T:
-        method = self._pool.next().method(type(call.request), call.answer)
+    def _ask(self, call: Call[A, T] | Stream[A, T]) -> T:
+        method = self._pool.next().method(call.kind, call.answer)
         try:
-            answer = method(call.request, timeout=self._deadline(call), metadata=self._metadata())
+            answer = method(call.sent, timeout=self._deadline(call), metadata=self._metadata())
         except grpc.RpcError as error:
             failed = status.read(error)
         else:
@@ -275,6 +296,9 @@ class AsyncClient(_Caller[grpc.aio.Channel]):
     rotate_key = _acall(keys.rotate_key)
     revoke_key = _acall(keys.revoke_key)
     delete_key = _acall(keys.delete_key)
+    batch_revoke_keys = _acall(keys.batch_revoke_keys)
+    reveal_key = _acall(keys.reveal_key)
+    import_keys = _astream(imports.import_keys)
 
     create_organization = _acall(directory.create_organization)
     get_organization = _acall(directory.get_organization)
@@ -304,6 +328,7 @@ class AsyncClient(_Caller[grpc.aio.Channel]):
     apply_keyspace = _acall(keyspaces.apply_keyspace)
     get_keyspace = _acall(keyspaces.get_keyspace)
     list_keyspaces = _alist(keyspaces.list_keyspaces)
+    get_json_web_key_set = _acall(keyspaces.get_json_web_key_set)
 
     async def wait_until_ready(self, timeout: float) -> None:  # noqa: ASYNC109  # as Client has it
         """Open every connection, waiting until the server is there. For start-up: calls themselves fail at once.
@@ -331,17 +356,23 @@ class AsyncClient(_Caller[grpc.aio.Channel]):
     ) -> None:
         await self.close()
 
-    async def _ask(self, call: Call[A, T]) -> T:
-        method = self._pool.next().method(type(call.request), call.answer)
+    async def _ask(self, call: Call[A, T] | Stream[A, T]) -> T:
+        method = self._pool.next().method(call.kind, call.answer)
         failed: CallFailed
+        lost = False
         try:
-            answer = await method(call.request, timeout=self._deadline(call), metadata=self._metadata())
+            answer = await method(call.sent, timeout=self._deadline(call), metadata=self._metadata())
         except grpc.RpcError as error:
             failed = status.read(error)
+            lost = isinstance(failed, Internal) and not error.trailing_metadata()
         else:
             if answer is not None:
                 return call.read(answer)
             failed = Internal("The answer cannot be read.")  # grpc.aio says None where grpc says INTERNAL
+        if lost and isinstance(call, Stream) and len(call.requests) > 1:
+            # Where a server refuses a stream that is still being sent, grpc.aio often forgets why. The header alone,
+            # which changes nothing, is refused again.
+            await self._ask(call.opening)
         raise failed  # out here it has no context: nothing of the call hangs on to it
 
     async def _turn(self, pages: Pages[A, T]) -> AsyncIterator[T]:

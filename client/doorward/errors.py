@@ -23,7 +23,10 @@ DoorwardError
     │   ├── OrganizationIsDisabled
     │   ├── PrincipalIsDisabled
     │   ├── BuiltIn                 a part of Doorward itself
-    │   └── Immutable               fixed from the first apply on
+    │   ├── Immutable               fixed from the first apply on
+    │   ├── NotRecoverable          the text of this secret is not kept
+    │   ├── CountMismatch           the filter finds another number of keys than was expected
+    │   └── TooManyActiveKeys       the owner has as many active keys as the keyspace allows
     ├── Aborted
     │   └── EtagMismatch            somebody else changed it in between
     ├── ResourceExhausted
@@ -220,6 +223,24 @@ class Immutable(FailedPrecondition):
     reason = "IMMUTABLE"
 
 
+class NotRecoverable(FailedPrecondition):
+    """The text is not kept: the keyspace is not recoverable, the key is revoked, or only a hash was imported."""
+
+    reason = "NOT_RECOVERABLE"
+
+
+class CountMismatch(FailedPrecondition):
+    """The filter finds another number of keys; nothing was ended. `metadata` has what was `expected` and `found`."""
+
+    reason = "COUNT_MISMATCH"
+
+
+class TooManyActiveKeys(FailedPrecondition):
+    """The owner has as many active keys as the keyspace allows; `metadata["limit"]` says how many."""
+
+    reason = "TOO_MANY_ACTIVE_KEYS"
+
+
 class Aborted(CallFailed):
     """Something else got in between."""
 
@@ -294,6 +315,9 @@ BY_REASON: Mapping[str, type[CallFailed]] = {
         PrincipalIsDisabled,
         BuiltIn,
         Immutable,
+        NotRecoverable,
+        CountMismatch,
+        TooManyActiveKeys,
         EtagMismatch,
         QuotaExceeded,
         StoreUnavailable,

@@ -209,19 +209,45 @@ class Key:
     secrets: tuple[KeySecret, ...]
     """Newest first."""
     etag: str
+    api_version: str = ""
+    """The one that was current when it was created; never moves. Empty: the keyspace names none."""
+    external_id: str = ""
+    """What it was called in the system it was imported from. Empty: it was made here."""
+    rotate_by: datetime | None = None
+    """When its newest secret should be replaced at the latest, by the keyspace's rule."""
     revision: int | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyWarning:
+    """Something that is allowed, but unwise: a stable word, e.g. NO_EXPIRY, and what would be better."""
+
+    code: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuedKey:
     """A key and its new secret; None after `finish`, or if `replayed`: an earlier call with this request_id got it.
 
-    A secret that was lost on the way cannot be had again: rotate the key.
+    A secret that was lost on the way cannot be had again, but in a recoverable keyspace: rotate the key.
     """
 
     key: Key
     secret: Secret | None
     replayed: bool
+    revision: int
+    warnings: tuple[KeyWarning, ...] = ()
+    replaced_keys: tuple[str, ...] = ()
+    """Ids of older keys of the same owner that were revoked to make room for this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class RevokedKeys:
+    """How many keys were ended at once, or with dry_run would be, and up to 20 of them, newest first."""
+
+    count: int
+    sample: tuple[Key, ...]
     revision: int
 
 
@@ -271,6 +297,8 @@ class Identity:
     """Roles of the keyspace that the owner holds now, directly or by groups, on some or all resources."""
     metadata: Mapping[str, str]
     expires_at: datetime | None
+    api_version: str = ""
+    """The one that the key was created with. Empty: the keyspace names none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hmac
+import re
 from typing import NoReturn
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Secret:
@@ -43,3 +46,10 @@ class Secret:
 def reveal(key: str | Secret) -> str:
     """Return the text of a key that may or may not be wrapped."""
     return key.reveal() if isinstance(key, Secret) else key
+
+
+def sendable(text: str) -> str:
+    """Return the text. One that has no UTF-8 is refused here, because what refuses it further down would show it."""
+    if not text.isascii() and _SURROGATE.search(text):
+        raise ValueError("a credential holds half a character, which cannot be sent")
+    return text

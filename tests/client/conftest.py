@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from doorward import AsyncClient, Client
+from doorward.cli.app import app
 from tests.client.door import KEY, Door, opened
 
 
@@ -64,3 +66,14 @@ def make(request: pytest.FixtureRequest) -> Iterator[Any]:
 def client(make: Any, door: Door) -> Any:
     """A client of the door, of each kind."""
     return make(door.target, KEY)
+
+
+@pytest.fixture
+def run(door: Door) -> Callable[..., Result]:
+    """Runs the command line with the door as its target."""
+
+    def run(*args: str, stdin: str = "", **environ: str) -> Result:
+        environ = {"DOORWARD_TARGET": door.target, "DOORWARD_KEY": KEY} | environ
+        return CliRunner().invoke(app, args, input=stdin, env=environ)
+
+    return run

@@ -36,6 +36,8 @@ class Failure:
     code: grpc.StatusCode
     message: str = "No."
     details: bytes = b""
+    early: bool = False
+    """Of a stream: before it is read."""
 
 
 def failure(code: grpc.StatusCode, reason: str, field: str = "", domain: str = "doorward", **metadata: str) -> Failure:
@@ -89,11 +91,13 @@ class Door:
         """Give these answers to the next calls of an RPC; the last one to all after them, too."""
         self.answers[rpc] = list(answers)
 
-    def answer(self, rpc: str, empty: Message, request: Message, context: grpc.ServicerContext) -> Message:
-        metadata = dict(context.invocation_metadata())
-        self.asked.append(Asked(rpc, request, metadata, context.time_remaining(), context.peer()))
+    def answer(self, rpc: str, empty: Message, request: Any, context: grpc.ServicerContext) -> Message:
         script = self.answers[rpc]
         answer: Answer = (script.pop(0) if len(script) > 1 else script[0]) if script else empty
+        if not isinstance(request, Message):
+            request = [] if isinstance(answer, Failure) and answer.early else list(request)
+        metadata = dict(context.invocation_metadata())
+        self.asked.append(Asked(rpc, request, metadata, context.time_remaining(), context.peer()))
         if isinstance(answer, Failure):
             if answer.details:
                 context.set_trailing_metadata((("grpc-status-details-bin", answer.details),))
@@ -102,7 +106,7 @@ class Door:
 
 
 def _servicer(door: Door, base: type, file: Any) -> Any:
-    """Return a servicer of a generated base class whose every RPC asks the door."""
+    """Return a servicer of a generated base class whose every RPC asks the door; a stream is a list by then."""
     service = file.DESCRIPTOR.services_by_name[base.__name__.removesuffix("Servicer")]
 
     def handler(method: Any) -> Callable[..., Message]:

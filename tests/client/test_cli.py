@@ -17,21 +17,10 @@ from doorward.cli import words
 from doorward.cli.app import app
 from doorward.cli.session import exit_code
 from doorward.v1 import authz_pb2, directory_pb2, keys_pb2, keyspaces_pb2
-from tests.client.door import KEY, Door, Failure, failure
+from tests.client.door import Door, Failure, failure
 
 Run = Callable[..., Result]
 SECRET = "aiia_key_live_canary0123456789"
-
-
-@pytest.fixture
-def run(door: Door) -> Run:
-    """Runs the command line with the door as its target."""
-
-    def run(*args: str, stdin: str = "", **environ: str) -> Result:
-        environ = {"DOORWARD_TARGET": door.target, "DOORWARD_KEY": KEY} | environ
-        return CliRunner().invoke(app, args, input=stdin, env=environ)
-
-    return run
 
 
 def test_a_new_secret_stands_alone_on_standard_output(run: Run, door: Door) -> None:
@@ -285,6 +274,8 @@ def test_keyspaces_are_applied_from_files_and_shown_as_files(run: Run, door: Doo
         ("keys rotate key_1 --finish", "RotateKey"),
         ("keys revoke key_1 --reason lost --yes", "RevokeKey"),
         ("keys delete key_1 --yes", "DeleteKey"),
+        ("keys revoke-all --owner alice --reason leaked --yes", "BatchRevokeKeys"),
+        ("keys reveal key_1", "RevealKey"),
     ],
 )
 def test_every_command_asks_its_rpc(args: str, rpc: str, run: Run, door: Door) -> None:

@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,3 +99,59 @@ def test_a_terminal_is_asked_before_something_ends(
 def test_a_script_is_not_asked(door: Door) -> None:
     assert run("keys", "revoke", "key_1", **at(door)).returncode == 0
     assert door.last.rpc == "RevokeKey"
+
+
+def on_a_terminal(typed: str, *args: str, door: Door) -> tuple[int, str, str]:
+    """Run with standard input and standard error on a terminal; return exit code, standard output and what is seen."""
+    ours, theirs = pty.openpty()
+    try:
+        os.write(ours, typed.encode())
+        done = subprocess.run(
+            [*MAIN, *args], env=os.environ | at(door) | {"TERM": "xterm"}, stdin=theirs, stdout=subprocess.PIPE,
+            stderr=theirs, text=True, timeout=60,
+        )  # fmt: skip
+        return done.returncode, done.stdout, os.read(ours, 1 << 20).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_an_import_has_a_bar_on_a_terminal_and_none_elsewhere(door: Door, tmp_path: Path) -> None:
+    results = [
+        keys_pb2.ImportResult(outcome=keys_pb2.IMPORT_OUTCOME_CREATED),
+        keys_pb2.ImportResult(external_id="2", outcome=keys_pb2.IMPORT_OUTCOME_REJECTED, reason="R", message="No."),
+    ]
+    door.will("ImportKeys", keys_pb2.ImportKeysResponse(results=results))
+    (tmp_path / "keys.csv").write_text(f"external_id,name,text\n1,n,{SECRET}\n2,n,{SECRET}\n")
+    importing = ("keys", "import", str(tmp_path / "keys.csv"), "--keyspace", "aiia")
+    code, stdout, seen = on_a_terminal("", *importing, door=door)
+    assert (code, stdout) == (1, "")
+    assert "2/2" in seen
+    assert "line 3, 2: R: No." in seen
+    assert SECRET not in seen
+    done = run(*importing, **at(door))
+    assert done.stderr == "line 3, 2: R: No.\nKeys taken in: 1; in already: 0; rejected: 1.\n"
+
+
+@pytest.mark.parametrize(("typed", "code", "calls"), [("n\n", 2, [True]), ("y\n", 0, [True, False])])
+def test_a_terminal_is_told_how_many_before_all_are_revoked(
+    typed: str, code: int, calls: list[bool], door: Door
+) -> None:
+    door.will("BatchRevokeKeys", keys_pb2.BatchRevokeKeysResponse(count=1200))
+    revoking = ("keys", "revoke-all", "--owner", "alice", "--reason", "leaked")
+    done, stdout, seen = on_a_terminal(typed, *revoking, door=door)
+    assert (done, stdout) == (code, "")
+    assert "Revoke 1,200 keys for good?" in seen
+    assert [asked.request.dry_run for asked in door.asked] == calls
+    if code == 0:
+        assert door.last.request.expected_count == 1200
+    assert run(*revoking, "--yes", **at(door)).returncode == 0
+    assert not door.last.request.HasField("expected_count")
+
+
+def test_a_terminal_is_asked_before_the_drill(door: Door) -> None:
+    door.will("GetKey", keys_pb2.GetKeyResponse(key=keys_pb2.Key(id="key_1", name="ServiceNow")))
+    code, stdout, seen = on_a_terminal("n\n", "keys", "compromised", "key_1", door=door)
+    assert (code, stdout) == (2, "")
+    assert "key_1 (ServiceNow)" in seen
+    assert [asked.rpc for asked in door.asked] == ["GetKey"]

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 import doorward
-from doorward import AsyncClient, Client, errors, model
+from doorward import AsyncClient, Client, errors, imports, model
 from doorward.calls import authz, directory, keys, keyspaces
+from doorward.calls.imports import OUTCOMES
 from doorward.channels import PATHS, SERVICE_CONFIG
 from doorward.v1 import authz_pb2, directory_pb2, errors_pb2, keys_pb2, keyspaces_pb2
 
@@ -25,7 +26,7 @@ def test_all_holds_every_public_name() -> None:
     assert all(getattr(doorward, name) is not None for name in names)
     defined = {
         name
-        for module in (errors, model)
+        for module in (errors, imports, model)
         for name, kind in vars(module).items()
         if inspect.isclass(kind) and kind.__module__ == module.__name__
     }
@@ -61,7 +62,9 @@ def test_signatures_tell_arguments_and_answers() -> None:
     assert signature.return_annotation == "Key"
     assert inspect.signature(client.list_keys).return_annotation == "Iterator[Key]"
     assert inspect.signature(AsyncClient.list_keys).return_annotation == "AsyncIterator[Key]"
+    assert inspect.signature(Client.import_keys).return_annotation == "list[ImportResult]"
     assert inspect.iscoroutinefunction(AsyncClient.get_key)
+    assert inspect.iscoroutinefunction(AsyncClient.import_keys)
 
 
 def test_every_reason_is_one_class_and_every_class_one_reason() -> None:
@@ -94,6 +97,7 @@ def test_the_docstring_draws_the_tree_as_it_is() -> None:
         (model.KeyState, keys.STATES, keys_pb2.KeyState, "KEY_STATE_"),
         (model.Ceiling, keys.CEILINGS, keys_pb2.Ceiling, "CEILING_"),
         (model.PrincipalKind, directory.KINDS, directory_pb2.PrincipalKind, "PRINCIPAL_KIND_"),
+        (imports.ImportOutcome, OUTCOMES, keys_pb2.ImportOutcome, "IMPORT_OUTCOME_"),
         (model.ApplyOutcome, keyspaces.OUTCOMES, keyspaces_pb2.ApplyOutcome, "APPLY_OUTCOME_"),
     ],
 )
@@ -109,7 +113,7 @@ def test_retries_are_for_unavailable_and_for_what_may_be_repeated() -> None:
     assert [entry["retryPolicy"]["retryableStatusCodes"] for entry in policy] == [["UNAVAILABLE"]]
     retried = {name["method"] for entry in policy for name in entry["name"]}
     assert set(RPCS) - retried == {
-        "CreateBinding", "CreateGroup", "CreateOrganization", "CreatePrincipal",
+        "BatchRevokeKeys", "ImportKeys", "CreateBinding", "CreateGroup", "CreateOrganization", "CreatePrincipal",
         "DeleteBinding", "DeleteGroup", "DeleteKey", "DeleteOrganization", "DeletePrincipal",
     }  # fmt: skip
 

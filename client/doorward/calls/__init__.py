@@ -6,7 +6,7 @@ docstrings say holds for both. Every call takes `timeout`, in seconds; None mean
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -24,6 +24,44 @@ class Call(Generic[A, T]):
     answer: type[A]
     read: Callable[[A], T]
     timeout: float | None
+    patience: float = 0
+    """Seconds to wait at least, where neither the call nor the client has more."""
+
+    @property
+    def kind(self) -> type[Message]:
+        return type(self.request)
+
+    @property
+    def sent(self) -> Message:
+        return self.request
+
+
+@dataclass(frozen=True, slots=True)
+class Stream(Generic[A, T]):
+    """One call that sends several messages, and gets one answer."""
+
+    requests: Sequence[Message] = field(repr=False)
+    answer: type[A]
+    read: Callable[[A], T]
+    timeout: float | None
+    patience: float
+
+    @property
+    def kind(self) -> type[Message]:
+        return type(self.requests[0])
+
+    @property
+    def sent(self) -> Iterator[Message]:
+        return iter(self.requests)
+
+    @property
+    def opening(self) -> Stream[A, None]:
+        """The same call without all that follows its first message."""
+        return Stream(self.requests[:1], self.answer, lambda answer: None, self.timeout, self.patience)
+
+
+Streams = Iterator[Stream[A, T]]
+"""Work in several calls, one after the other."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import Any, ParamSpec
@@ -13,12 +12,10 @@ from doorward.calls.keys import CEILINGS
 from doorward.calls.values import instant_or_none, words
 from doorward.errors import CODES, CallFailed, Denied, failure
 from doorward.model import Ceiling, Decision, HttpRequest, Identity, Question, Reason, Rule
-from doorward.secret import Secret, reveal
+from doorward.secret import Secret, reveal, sendable
 from doorward.v1 import authz_pb2 as pb
 
 P = ParamSpec("P")
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 REASONS = words(Reason, pb.Reason, "REASON_")
 
@@ -143,19 +140,12 @@ def _credential(key: str | Secret | None, http: HttpRequest | None, principal: s
         raise ValueError("give one of key, http and principal: two credentials are ambiguous")
     if http is not None:
         headers = http.headers.items() if isinstance(http.headers, Mapping) else http.headers
-        sent = [pb.HttpHeader(name=_sendable(name), value=_sendable(value)) for name, value in headers]
-        return {"http": pb.HttpRequest(headers=sent, query=_sendable(http.query))}
+        sent = [pb.HttpHeader(name=sendable(name), value=sendable(value)) for name, value in headers]
+        return {"http": pb.HttpRequest(headers=sent, query=sendable(http.query))}
     if principal is not None:
         organization, _, id = principal.partition("/")
         return {"principal": pb.PrincipalReference(organization=organization, principal=id)}
-    return {"key": _sendable(reveal(key or ""))}
-
-
-def _sendable(text: str) -> str:
-    """Return the text. One that has no UTF-8 is refused here, because what refuses it further down would show it."""
-    if not text.isascii() and _SURROGATE.search(text):
-        raise ValueError("a credential holds half a character, which cannot be sent")
-    return text
+    return {"key": sendable(reveal(key or ""))}
 
 
 def _resource(resource: str | None) -> pb.Resource | None:
@@ -251,4 +241,5 @@ def _identity(identity: pb.Identity) -> Identity:
         roles=tuple(identity.roles),
         metadata=dict(identity.metadata),
         expires_at=instant_or_none(identity, "expires_at"),
+        api_version=identity.api_version,
     )

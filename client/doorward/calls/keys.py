@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping
-from datetime import date, datetime, timedelta
-from typing import Literal
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
 
 from doorward.calls import Call, Pages
 from doorward.calls.values import (
     KEEP,
+    Expires,
     Keep,
     duration,
+    expiry,
     given,
     instant,
     instant_or_none,
@@ -20,24 +23,15 @@ from doorward.calls.values import (
     timestamp,
     words,
 )
-from doorward.model import Ceiling, IssuedKey, Key, KeyBinding, KeySecret, KeyState
+from doorward.model import Ceiling, IssuedKey, Key, KeyBinding, KeySecret, KeyState, KeyWarning, RevokedKeys
 from doorward.secret import Secret
 from doorward.v1 import keys_pb2 as pb
 
-Expires = datetime | timedelta | date | Literal["30d", "90d", "1y", "none"] | None
-"""When a key shall end: at an instant, after a while, at the end of a day, after a usual time, or (None) never."""
-
 STATES = words(KeyState, pb.KeyState, "KEY_STATE_")
 CEILINGS = words(Ceiling, pb.Ceiling, "CEILING_")
+_BATCH_PATIENCE = 60.0
 _STATE_NUMBERS = numbers(STATES)
 _CEILING_NUMBERS = numbers(CEILINGS)
-
-_PRESETS = {
-    "30d": pb.EXPIRY_PRESET_DAYS_30,
-    "90d": pb.EXPIRY_PRESET_DAYS_90,
-    "1y": pb.EXPIRY_PRESET_YEAR_1,
-    "none": pb.EXPIRY_PRESET_NONE,
-}
 
 
 def create_key(
@@ -57,14 +51,16 @@ def create_key(
     not_before: datetime | None = None,
     expires: Expires = None,
     time_zone: str = "",
+    api_version: str = "",
     request_id: str = "",
     timeout: float | None = None,
 ) -> Call[pb.CreateKeyResponse, IssuedKey]:
     """Make a key, and return it with the full text of its secret: the only time it leaves Doorward.
 
     No organization means the caller's own, here as below; no owner, that the key belongs to the organization alone. A
-    date in `expires` is the last day of use, in `time_zone` (an IANA name; UTC if empty). A retry with the same
-    `request_id` gives the same key, without its secret; every call is given one of its own if you give none.
+    date in `expires` is the last day of use, in `time_zone` (an IANA name; UTC if empty); with None, the keyspace may
+    say when it ends. No API version means the keyspace's current one. A retry with the same `request_id` gives the same
+    key, without its secret; every call is given one of its own if you give none.
     """
     return Call(
         pb.CreateKeyRequest(
@@ -75,17 +71,18 @@ def create_key(
             description=description,
             environment=environment,
             type=type,
-            ceiling=pb.Ceiling.ValueType(_CEILING_NUMBERS[ceiling] if ceiling else 0),
+            ceiling=write_ceiling(ceiling),
             scopes=scopes,
-            bindings=map(_binding, bindings),
+            bindings=map(write_binding, bindings),
             allowed_cidrs=allowed_cidrs,
             metadata=metadata,
             not_before=timestamp("not_before", not_before),
-            expiry=_expiry(expires, time_zone),
+            expiry=expiry(expires, time_zone),
             request_id=request_id or str(uuid.uuid4()),
+            api_version=api_version,
         ),
         pb.CreateKeyResponse,
-        _issued,
+        _made,
         timeout,
     )
 
@@ -118,17 +115,17 @@ def list_keys(
     timeout: float | None = None,
 ) -> Pages[pb.ListKeysResponse, Key]:
     """The keys of an organization for which everything given holds, newest first."""
-    key_filter = pb.KeyFilter(
+    key_filter = _filter(
         keyspace=keyspace,
         owner=owner,
         environment=environment,
         type=type,
-        states=[pb.KeyState.ValueType(_STATE_NUMBERS[state]) for state in states],
+        states=states,
         name_contains=name_contains,
-        created_after=timestamp("created_after", created_after),
-        created_before=timestamp("created_before", created_before),
-        expires_before=timestamp("expires_before", expires_before),
-        last_used_before=timestamp("last_used_before", last_used_before),
+        created_after=created_after,
+        created_before=created_before,
+        expires_before=expires_before,
+        last_used_before=last_used_before,
         never_used=never_used,
     )
     return Pages(
@@ -163,7 +160,7 @@ def update_key(
         type=type,
         metadata=metadata,
         scopes=scopes,
-        bindings=bindings if isinstance(bindings, Keep) else map(_binding, bindings),
+        bindings=bindings if isinstance(bindings, Keep) else map(write_binding, bindings),
         allowed_cidrs=allowed_cidrs,
         enabled=enabled,
     )
@@ -172,7 +169,7 @@ def update_key(
     )
     if not isinstance(expires, Keep):
         request.update_mask.paths.append("expires_at")
-        request.expiry.CopyFrom(_expiry(expires, time_zone) or pb.Expiry(preset=pb.EXPIRY_PRESET_NONE))
+        request.expiry.CopyFrom(expiry(expires, time_zone) or pb.Expiry(preset=pb.EXPIRY_PRESET_NONE))
     return Call(request, pb.UpdateKeyResponse, lambda answer: read_key(answer.key, answer.revision), timeout)
 
 
@@ -225,28 +222,98 @@ def delete_key(id: str, *, organization: str = "", timeout: float | None = None)
     )
 
 
-def _expiry(expires: Expires, time_zone: str) -> pb.Expiry | None:
-    match expires:
-        case None:
-            return None
-        case str():
-            if expires not in _PRESETS:
-                raise ValueError(f"expires: {expires!r} is none of {', '.join(_PRESETS)}")
-            return pb.Expiry(preset=_PRESETS[expires])
-        case timedelta():
-            return pb.Expiry(duration=duration(expires))
-        case datetime():
-            return pb.Expiry(instant=timestamp("expires", expires))
-        case date():
-            return pb.Expiry(date=pb.ExpiryDate(date=expires.isoformat(), time_zone=time_zone))
+def batch_revoke_keys(
+    *,
+    reason: str,
+    organization: str = "",
+    keyspace: str = "",
+    owner: str = "",
+    environment: str = "",
+    type: str = "",
+    states: Iterable[KeyState] = (),
+    name_contains: str = "",
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+    expires_before: datetime | None = None,
+    last_used_before: datetime | None = None,
+    never_used: bool = False,
+    dry_run: bool = False,
+    expected_count: int | None = None,
+    timeout: float | None = None,
+) -> Call[pb.BatchRevokeKeysResponse, RevokedKeys]:
+    """End for good all keys for which everything given holds; with `dry_run`, only tell how many, and show some.
+
+    At least one condition must be given. With `expected_count`, CountMismatch is raised, and nothing ended, if the
+    filter finds another number. Many keys end in several steps: after a failure some have ended, and the same call
+    goes on with the rest. It waits at least 60 seconds if not told otherwise, and is never tried again by itself.
+    """
+    key_filter = _filter(
+        keyspace=keyspace,
+        owner=owner,
+        environment=environment,
+        type=type,
+        states=states,
+        name_contains=name_contains,
+        created_after=created_after,
+        created_before=created_before,
+        expires_before=expires_before,
+        last_used_before=last_used_before,
+        never_used=never_used,
+    )
+    return Call(
+        pb.BatchRevokeKeysRequest(
+            organization=organization,
+            filter=key_filter,
+            reason=reason,
+            dry_run=dry_run,
+            expected_count=expected_count,
+        ),
+        pb.BatchRevokeKeysResponse,
+        lambda answer: RevokedKeys(answer.count, tuple(map(read_key, answer.sample)), answer.revision),
+        timeout,
+        _BATCH_PATIENCE,
+    )
 
 
-def _binding(binding: KeyBinding) -> pb.KeyBinding:
+def reveal_key(id: str, *, organization: str = "", timeout: float | None = None) -> Call[pb.RevealKeyResponse, Secret]:
+    """Return the full text of a key's newest secret again, where the keyspace is recoverable. Each time is audited.
+
+    Raises NotRecoverable if the text is not kept.
+    """
+    return Call(
+        pb.RevealKeyRequest(organization=organization, id=id),
+        pb.RevealKeyResponse,
+        lambda answer: Secret(answer.secret),
+        timeout,
+    )
+
+
+def _filter(*, states: Iterable[KeyState], **conditions: Any) -> pb.KeyFilter:
+    given: dict[str, Any] = {
+        name: timestamp(name, value) if name.endswith(("_after", "_before")) else value
+        for name, value in conditions.items()
+    }
+    return pb.KeyFilter(states=[pb.KeyState.ValueType(_STATE_NUMBERS[state]) for state in states], **given)
+
+
+def write_ceiling(ceiling: Ceiling | None) -> pb.Ceiling.ValueType:
+    return pb.Ceiling.ValueType(_CEILING_NUMBERS[ceiling] if ceiling else 0)
+
+
+def write_binding(binding: KeyBinding) -> pb.KeyBinding:
     return pb.KeyBinding(
         role=binding.role,
         resources=binding.resources,
         not_before=timestamp("not_before", binding.not_before),
         expires_at=timestamp("expires_at", binding.expires_at),
+    )
+
+
+def _made(answer: pb.CreateKeyResponse) -> IssuedKey:
+    return replace(
+        _issued(answer),
+        warnings=tuple(KeyWarning(warning.code, warning.message) for warning in answer.warnings),
+        replaced_keys=tuple(answer.replaced_keys),
     )
 
 
@@ -286,6 +353,9 @@ def read_key(key: pb.Key, revision: int | None = None) -> Key:
         last_used_at=instant_or_none(key, "last_used_at"),
         secrets=tuple(map(_read_secret, key.secrets)),
         etag=key.etag,
+        api_version=key.api_version,
+        external_id=key.external_id,
+        rotate_by=instant_or_none(key, "rotate_by"),
         revision=revision,
     )
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from doorward.calls import Call, Pages
 from doorward.calls.values import instant, words
 from doorward.model import AppliedKeyspace, ApplyOutcome, Keyspace
@@ -46,6 +49,21 @@ def list_keyspaces(*, page_size: int = 0, timeout: float | None = None) -> Pages
         pb.ListKeyspacesRequest(page_size=page_size),
         pb.ListKeyspacesResponse,
         lambda answer: map(read_keyspace, answer.keyspaces),
+        timeout,
+    )
+
+
+def get_json_web_key_set(
+    keyspace: str, *, timeout: float | None = None
+) -> Call[pb.GetJsonWebKeySetResponse, dict[str, Any]]:
+    """Return the public keys with which a keyspace's JWT keys can be checked, as a JSON Web Key Set (RFC 7517).
+
+    A signature only says that Doorward made the key; whether it holds now, `authorize` says.
+    """
+    return Call(
+        pb.GetJsonWebKeySetRequest(name=keyspace),
+        pb.GetJsonWebKeySetResponse,
+        lambda answer: dict(json.loads(answer.jwks)),
         timeout,
     )
 

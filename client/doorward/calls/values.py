@@ -1,18 +1,30 @@
-"""Instants, enums, masks and the word for "as it is": what all descriptions share."""
+"""Instants, expiries, enums, masks and the word for "as it is": what all descriptions share."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from enum import Enum, StrEnum
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from doorward.v1 import keys_pb2
+
 E = TypeVar("E", bound=StrEnum)
+
+Expires = datetime | timedelta | date | Literal["30d", "90d", "1y", "none"] | None
+"""When a key shall end: at an instant, after a while, at the end of a day, after a usual time, or (None) never."""
+
+_PRESETS = {
+    "30d": keys_pb2.EXPIRY_PRESET_DAYS_30,
+    "90d": keys_pb2.EXPIRY_PRESET_DAYS_90,
+    "1y": keys_pb2.EXPIRY_PRESET_YEAR_1,
+    "none": keys_pb2.EXPIRY_PRESET_NONE,
+}
 
 
 class Keep(Enum):
@@ -55,6 +67,23 @@ def duration(length: timedelta | None) -> Duration | None:
     made = Duration()
     made.FromTimedelta(length)
     return made
+
+
+def expiry(expires: Expires, time_zone: str) -> keys_pb2.Expiry | None:
+    """Return an expiry as the wire has it."""
+    match expires:
+        case None:
+            return None
+        case str():
+            if expires not in _PRESETS:
+                raise ValueError(f"expires: {expires!r} is none of {', '.join(_PRESETS)}")
+            return keys_pb2.Expiry(preset=_PRESETS[expires])
+        case timedelta():
+            return keys_pb2.Expiry(duration=duration(expires))
+        case datetime():
+            return keys_pb2.Expiry(instant=timestamp("expires", expires))
+        case date():
+            return keys_pb2.Expiry(date=keys_pb2.ExpiryDate(date=expires.isoformat(), time_zone=time_zone))
 
 
 def instant(stamp: Timestamp) -> datetime:

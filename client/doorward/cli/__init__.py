@@ -2,12 +2,13 @@
 
 Keys are never given on the command line, where every user of the machine can read them: the caller's own comes from
 --key-file, DOORWARD_KEY_FILE or DOORWARD_KEY, one to be judged from a file or standard input. A new secret goes to
-standard output, once and alone (with --output json: in one object); all messages go to standard error.
+standard output, once and alone (with --output json: in one object), and so does one that is revealed; all messages go
+to standard error.
 
 Exit codes:
 
 0  done; authorize: allowed
-1  authorize: denied
+1  authorize: denied; keys import: some rows were rejected
 2  could not ask: wrong usage or configuration, invalid input, no connection, no answer; authorize: every failure
 3  not permitted: Doorward does not accept the caller's key, or the key may not do this
 4  not found

@@ -5,12 +5,13 @@ from __future__ import annotations
 import getpass
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from doorward.cli.output import show
+from doorward.cli.output import labelled, show
 from doorward.cli.session import Session, plain
+from doorward.model import Ceiling, Identity, Principal
 
 
 def authorize(
@@ -54,7 +55,37 @@ def authorize(
 def whoami(ctx: typer.Context) -> None:
     """Show who your own key belongs to."""
     session: Session = ctx.obj
-    show(session, session.client.whoami())
+    identity = session.client.whoami()
+    if session.json:
+        show(session, identity)
+    else:
+        labelled(_told(identity))
+
+
+def _told(identity: Identity) -> dict[str, Any]:
+    """Return what is known of the caller, by labels for people."""
+    owner = identity.owner
+    return {
+        "key": identity.key_id,
+        "name": identity.key_name,
+        "shown as": identity.masked_key,
+        "organization": identity.organization,
+        "owner": _person(owner) if owner else "nobody: it belongs to the organization alone",
+        "owner's roles": identity.roles if owner else None,
+        "rights": "all that its owner has" if identity.ceiling is Ceiling.OWNER else "its own scopes and bindings",
+        "scopes": None if identity.ceiling is Ceiling.OWNER else identity.scopes,
+        "environment": identity.environment,
+        "type": identity.key_type or None,
+        "metadata": identity.metadata or None,
+        "API version": identity.api_version or None,
+        "expires": identity.expires_at or "never",
+    }
+
+
+def _person(owner: Principal) -> str:
+    kind = owner.kind.lower().replace("_", " ")
+    names = ", ".join(filter(None, [owner.display_name, owner.email, kind, "" if owner.enabled else "disabled"]))
+    return f"{owner.id} ({names})"
 
 
 def _presented(file: str) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from doorward.cli.output import issued, listed, show
+from doorward.cli.output import issued, jsonable, listed, show, write_json
 from doorward.cli.session import Session, tell
 from doorward.cli.words import Etag, PageSize, Yes, binding, expiry, given, instant_or_none, length, pairs
 from doorward.model import Ceiling, KeyState
+
+if TYPE_CHECKING:
+    from doorward.model import RevokedKeys
 
 app = typer.Typer(help="API keys: issue, watch and end them.", no_args_is_help=True)
 
@@ -60,6 +63,23 @@ class Clearable(StrEnum):
     METADATA = "metadata"
 
 
+States = Annotated[list[StateWord] | None, typer.Option("--state", help="In one of these states.")]
+NamePart = Annotated[str, typer.Option("--name", help="With this text in the name.")]
+NeverUsed = Annotated[bool, typer.Option("--never-used", help="Never used.")]
+
+COLUMNS = {
+    "ID": "id",
+    "NAME": "name",
+    "KEYSPACE": "keyspace",
+    "OWNER": "owner",
+    "STATE": "state",
+    "KEY": "masked",
+    "EXPIRES": "expires_at",
+    "LAST USED": "last_used_at",
+}
+RARE_COLUMNS = {"ROTATE BY": "rotate_by", "API VERSION": "api_version"}
+
+
 @app.command("create")
 def create_key(
     ctx: typer.Context,
@@ -77,6 +97,7 @@ def create_key(
     not_before: At = None,
     expires: Expires = None,
     time_zone: TimeZone = "",
+    api_version: Annotated[str, typer.Option(help="Default: the keyspace's current one.")] = "",
     request_id: RequestId = "",
 ) -> None:
     """Make a key, and write its secret, this once."""
@@ -90,6 +111,7 @@ def create_key(
         ceiling=Ceiling[ceiling.name] if ceiling else None,
         not_before=instant_or_none(not_before),
         time_zone=time_zone,
+        api_version=api_version,
         request_id=request_id,
         **_settings(description, type, scope, binding, cidr, metadata, expires),
     )
@@ -103,13 +125,13 @@ def list_keys(
     owner: str = "",
     environment: str = "",
     type: str = "",
-    state: Annotated[list[StateWord] | None, typer.Option(help="In one of these states.")] = None,
-    name: Annotated[str, typer.Option(help="With this text in the name.")] = "",
+    state: States = None,
+    name: NamePart = "",
     created_after: At = None,
     created_before: At = None,
     expires_before: At = None,
     last_used_before: At = None,
-    never_used: Annotated[bool, typer.Option("--never-used")] = False,
+    never_used: NeverUsed = False,
     page_size: PageSize = 0,
 ) -> None:
     """List the keys of an organization for which everything given holds, newest first."""
@@ -120,24 +142,20 @@ def list_keys(
         owner=owner,
         environment=environment,
         type=type,
-        states=[KeyState[word.name] for word in state or ()],
         name_contains=name,
-        created_after=instant_or_none(created_after),
-        created_before=instant_or_none(created_before),
-        expires_before=instant_or_none(expires_before),
-        last_used_before=instant_or_none(last_used_before),
         never_used=never_used,
         page_size=page_size,
+        **_states_and_times(state, created_after, created_before, expires_before, last_used_before),
     )
-    columns = {"ID": "id", "NAME": "name", "KEYSPACE": "keyspace", "OWNER": "owner", "STATE": "state", "KEY": "masked"}
-    listed(session, found, columns | {"EXPIRES": "expires_at", "LAST USED": "last_used_at"})
+    listed(session, found, COLUMNS, rare=RARE_COLUMNS)
 
 
 @app.command("show")
 def show_key(ctx: typer.Context, id: str) -> None:
     """Show a key; its secret is not shown again."""
     session: Session = ctx.obj
-    show(session, session.client.get_key(id, organization=session.organization))
+    key = session.client.get_key(id, organization=session.organization)
+    show(session, key, hide=[field for field in ("api_version", "external_id") if not getattr(key, field)])
 
 
 @app.command("update")
@@ -206,6 +224,69 @@ def revoke_key(
     tell(f"Key {key.id} ({key.name}) is revoked.")
 
 
+@app.command("revoke-all")
+def revoke_all(
+    ctx: typer.Context,
+    reason: Annotated[str, typer.Option(help="Why; kept with each key and in the audit log.")],
+    keyspace: str = "",
+    owner: str = "",
+    environment: str = "",
+    type: str = "",
+    state: States = None,
+    name: NamePart = "",
+    created_after: At = None,
+    created_before: At = None,
+    expires_before: At = None,
+    last_used_before: At = None,
+    never_used: NeverUsed = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell how many, and show some; end nothing.")] = False,
+    expect: Annotated[int | None, typer.Option(min=0, help="End nothing unless it is this many keys.")] = None,
+    yes: Yes = False,
+) -> None:
+    """End for good all keys of an organization for which everything given holds: at least one condition.
+
+    On a terminal, tells how many these are, and asks. If it fails on its way, give the same command again.
+    """
+    session: Session = ctx.obj
+
+    def revoke(*, dry_run: bool, expect: int | None) -> RevokedKeys:
+        return session.client.batch_revoke_keys(
+            reason=reason,
+            organization=session.organization,
+            keyspace=keyspace,
+            owner=owner,
+            environment=environment,
+            type=type,
+            name_contains=name,
+            never_used=never_used,
+            dry_run=dry_run,
+            expected_count=expect,
+            timeout=session.timeout,
+            **_states_and_times(state, created_after, created_before, expires_before, last_used_before),
+        )
+
+    if session.asks(yes) and not dry_run:
+        expect = revoke(dry_run=True, expect=expect).count
+        session.confirm(f"Revoke {expect:,} keys for good", yes)
+    done = revoke(dry_run=dry_run, expect=expect)
+    if session.json:
+        write_json(jsonable(done))
+    elif dry_run and done.sample:
+        listed(session, done.sample, COLUMNS)
+    tell(f"Keys that {'would be' if dry_run else 'are'} revoked: {done.count:,}.")
+
+
+@app.command("reveal")
+def reveal_key(ctx: typer.Context, id: str) -> None:
+    """Write the secret of a key again, where its keyspace is recoverable. Each time is audited."""
+    session: Session = ctx.obj
+    secret = session.client.reveal_key(id, organization=session.organization)
+    if session.json:
+        write_json({"id": id, "secret": secret.reveal()})
+    else:
+        print(secret.reveal())
+
+
 @app.command("delete")
 def delete_key(ctx: typer.Context, id: str, yes: Yes = False) -> None:
     """End a key, if it is live, and take it off the lists."""
@@ -213,6 +294,23 @@ def delete_key(ctx: typer.Context, id: str, yes: Yes = False) -> None:
     session.confirm(f"Delete the key {id!r} for good", yes)
     session.client.delete_key(id, organization=session.organization)
     tell(f"Key {id} is deleted.")
+
+
+def _states_and_times(
+    states: list[StateWord] | None,
+    created_after: str | None,
+    created_before: str | None,
+    expires_before: str | None,
+    last_used_before: str | None,
+) -> dict[str, Any]:
+    """Return the conditions that are typed in another way than Client takes them."""
+    return {
+        "states": [KeyState[word.name] for word in states or ()],
+        "created_after": instant_or_none(created_after),
+        "created_before": instant_or_none(created_before),
+        "expires_before": instant_or_none(expires_before),
+        "last_used_before": instant_or_none(last_used_before),
+    }
 
 
 def _settings(

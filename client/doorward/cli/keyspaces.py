@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from doorward.cli.output import listed, show
+from doorward.cli.output import listed, show, write_json
 from doorward.cli.session import Session, plain, tell
 
 app = typer.Typer(help="API products, one YAML file each.", no_args_is_help=True)
@@ -55,3 +55,10 @@ def show_keyspace(
         print(keyspace.source, end="")
     else:
         show(session, keyspace, hide=["source"])
+
+
+@app.command("jwks")
+def json_web_key_set(ctx: typer.Context, name: str) -> None:
+    """Write the public keys that a keyspace's JWT keys can be checked with, as a JSON Web Key Set."""
+    session: Session = ctx.obj
+    write_json(session.client.get_json_web_key_set(name))

@@ -22,37 +22,49 @@ Columns = Mapping[str, str]
 def show(session: Session, value: Any, *, hide: Iterable[str] = ()) -> None:
     """Write one value: every field on its line."""
     if session.json:
-        _write_json(jsonable(value))
+        write_json(jsonable(value))
         return
+    labelled({name.replace("_", " "): content for name, content in _fields(value) if name not in hide})
+
+
+def labelled(lines: Mapping[str, Any]) -> None:
+    """Write a line for each value that is not None, with its label."""
     table = Table(box=None, show_header=False, pad_edge=False)
-    for name, content in _fields(value):
-        if content is not None and name not in hide:
-            table.add_row(name.replace("_", " "), _cell(content))
+    for label, content in lines.items():
+        if content is not None:
+            table.add_row(label, _cell(content))
     _write_table(table)
 
 
-def listed(session: Session, values: Iterable[Any], columns: Columns) -> None:
-    """Write a list: a row for each value."""
+def listed(session: Session, values: Iterable[Any], columns: Columns, *, rare: Columns | None = None) -> None:
+    """Write a list: a row for each value. *rare* columns are those that are left out if nothing stands in them."""
     if session.json:
-        _write_json([jsonable(value) for value in values])
+        write_json([jsonable(value) for value in values])
         return
+    values = list(values)
+    found = {head: field for head, field in (rare or {}).items() if any(getattr(value, field) for value in values)}
+    columns = {**columns, **found}
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for value in values:
         table.add_row(*(_cell(getattr(value, field) if field else value) for field in columns.values()))
     _write_table(table)
 
 
-def issued(session: Session, key: IssuedKey, done: str) -> None:
-    """Write a new secret: it alone on standard output, or with --output json the one object that holds it."""
+def issued(session: Session, key: IssuedKey, done: str, **more: Any) -> None:
+    """Write a new secret: it alone on standard output, or with --output json the object that holds it and *more*."""
     if session.json:
-        _write_json(jsonable(key) | {"secret": key.secret.reveal() if key.secret else None})
+        write_json(jsonable(key) | {"secret": key.secret.reveal() if key.secret else None} | jsonable(more))
     elif key.secret:
         print(key.secret.reveal())
     tell(f"Key {key.key.id} ({key.key.name}) {done}.")
     if key.secret:
-        tell("Its secret is shown this once: Doorward does not keep it.")
+        tell("Its secret is shown this once: unless its keyspace is recoverable, Doorward does not keep it.")
     elif key.replayed:
         tell("An earlier call with this request id did that already. If its secret was lost, rotate the key.")
+    for id in key.replaced_keys:
+        tell(f"It took the place of key {id}, which is revoked now.")
+    for warning in key.warnings:
+        tell(f"Warning {warning.code}: {warning.message}")
 
 
 def jsonable(value: Any) -> Any:
@@ -97,7 +109,8 @@ def _cell(value: Any) -> str:
             return str(value)
 
 
-def _write_json(value: Any) -> None:
+def write_json(value: Any) -> None:
+    """Write what `jsonable` gave."""
     print(json.dumps(value, indent=2))
 
 

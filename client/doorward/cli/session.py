@@ -49,9 +49,17 @@ class Session:
     def json(self) -> bool:
         return self.output is Output.JSON
 
+    def asks(self, yes: bool) -> bool:
+        """Tell whether `confirm` would ask: on a terminal, unless *yes* was said. Elsewhere there is nobody to ask."""
+        return not yes and sys.stdin.isatty()
+
     def confirm(self, what: str, yes: bool) -> None:
-        """Ask on a terminal, unless *yes* was said before. Elsewhere there is nobody to ask."""
-        if not yes and sys.stdin.isatty() and not typer.confirm(f"{what}?", err=True):
+        """Ask, if there is somebody to ask. Raises Exit if the answer is no."""
+        if not self.asks(yes):
+            return
+        # Not typer.confirm, which writes a blank to standard output, where a secret is to stand alone.
+        print(plain(f"{what}? [y/N]: "), end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             tell("Nothing was done.")
             raise typer.Exit(2)
 
