@@ -1,5 +1,7 @@
 """`make bench`: how much of an empty RPC's throughput is left once a call is authenticated, authorized and decided.
 
+And what a flood of wrong slow proofs does to it, how fast keys are imported, what the time of a denial tells.
+
 A real server process on one core, load from h2load (or from `load.py`) on another, all rows in turn in every round, so
 that whatever else the machine does hits all of them alike. Only ratios are printed: they are what can be compared. What
 was served is taken from the server's own counters, because h2load counts HTTP statuses, and those are always 200.
@@ -42,6 +44,10 @@ from doorward.v1 import (
 )
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from tests.bench.proofs import Proofs, timing  # noqa: E402
+
 HERE = Path(__file__).parent
 KEYS = 1000
 CONNECTIONS, STREAMS = 10, 10
@@ -276,22 +282,21 @@ class Load:
             return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60).stdout
 
 
-def measure(row: Row, server: Server, load: Load, calls: int) -> tuple[float, float]:
+def measure(row: Row, server: Server, load: Load, calls: int, alone: bool = True) -> tuple[float, float]:
     """Make the calls, hold them against the server's counters, and return calls per second and CPU seconds per call."""
     before, cpu = {} if row.empty else server.counted(), server.cpu()
     seconds = load.calls(row, server.port, calls)
     cpu = server.cpu() - cpu
     if not row.empty:
-        check(row, calls, before, server.counted())
+        check(row, calls, before, server.counted(), alone)
     return calls / seconds, cpu / calls
 
 
-def check(row: Row, calls: int, before: dict[str, float], after: dict[str, float]) -> None:
-    """Stop everything unless the server served exactly these calls and decided as it should."""
+def check(row: Row, calls: int, before: dict[str, float], after: dict[str, float], alone: bool) -> None:
+    """Stop everything unless the server served these calls, and no others if *alone*, and decided as it should."""
     service, method = row.path.strip("/").split("/")
-    expected = {
-        f'grpc_server_handled_total{{grpc_code="OK",grpc_method="{method}",grpc_service="{service}"}}': calls,
-    }
+    handled = f'grpc_server_handled_total{{grpc_code="OK",grpc_method="{method}",grpc_service="{service}"}}'
+    expected = {handled: calls} if alone else {}
     if row.reason:
         series = f'doorward_decisions_total{{keyspace="factorythread",reason="{row.reason}"}}'
         expected[series] = calls * row.decisions
@@ -332,6 +337,17 @@ def ratios(table: list[Row]) -> dict[str, float]:
     return found | {"authorize_per_empty_rpc_lowest": min(each), "authorize_per_empty_rpc_highest": max(each)}
 
 
+def proofs(table: list[Row], real: Server, load: Load, root: str) -> dict[str, float]:
+    """What a flood of wrong slow proofs leaves of Authorize, how fast keys are imported, and what denials tell."""
+    empty, authorize = table[0], table[1]
+    asked = Proofs(real.port, root)
+    found = asked.flooded(lambda: measure(authorize, real, load, authorize.calls, alone=False)[0])
+    found |= asked.imported(statistics.median(empty.rates))
+    asked.close()
+    with pinned(SERVERS):
+        return found | timing()
+
+
 def report(found: dict[str, float], facts: dict[str, str]) -> None:
     """Print the table, and write it to build/bench.json."""
     print("  ".join(f"{name} {value}" for name, value in facts.items()))
@@ -361,11 +377,12 @@ def main() -> None:
         seeder.close()
         load, table = Load(folder, caller), rows(key, reader)
         run(table, empty, real, load)
+        more = proofs(table, real, load, root.read_text().strip())
     facts = {"python": platform.python_version(), "grpcio": version("grpcio"), "protobuf": version("protobuf")}
     facts |= {"load": load.name, "cores": "apart" if SERVERS != LOAD else "shared"}
     if not load.h2load:
         print("h2load is missing (Debian: nghttp2-client); the load is made by Python, which slows cheap calls down.")
-    report(ratios(table), facts)
+    report(ratios(table) | more, facts)
     print(f"{KEYS} keys on SQLite, {ROUNDS} rounds, medians, {time.monotonic() - began:.0f} s in all")
 
 

@@ -14,7 +14,7 @@ from tests.docs.tables import DOCS, table, words
 
 def example(error: Callable[..., DoorwardError]) -> DoorwardError:
     """An instance, made of whatever its parameters are called."""
-    parameters = inspect.signature(error).parameters.values()
+    parameters = [it for it in inspect.signature(error).parameters.values() if it.kind is not it.KEYWORD_ONLY]
     return error(*(1 if parameter.annotation == "int" else parameter.name for parameter in parameters))
 
 
