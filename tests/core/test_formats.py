@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from doorward_server.core.errors import KeyspaceInvalid
 from doorward_server.core.formats import (
     ALPHABETS,
     MAX_TEXT,
@@ -18,6 +19,7 @@ from doorward_server.core.formats import (
     Legacy,
     Presented,
     belongs,
+    compile_legacy,
     lookup_of,
     lookup_of_digest,
     lookup_of_part,
@@ -166,3 +168,33 @@ def test_capacity_is_never_more_than_the_text_can_hold(alphabet: str, size: int)
     """What a keyspace may vouch for is bounded by what is there."""
     legacy = Legacy("x", "", alphabet, size, size, 0, 0)
     assert 2**legacy.capacity <= len(ALPHABETS[alphabet]) ** size
+
+
+def _declared(name: str, **changes: object) -> dict[str, object]:
+    return {"name": name, "prefix": "sk_", "alphabet": "hex", "length": 32, "entropy_bits": 90, "lookup": 8, **changes}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"lookup": 0},
+        {"lookup": 4},
+        {"entropy_bits": 128, "lookup": 0},
+        {"prefix": "", "alphabet": "base62", "length": [33, 40]},
+        {"prefix": "sk_0", "length": 31},
+        {"alphabet": "base62", "lookup": 0},
+    ],
+)
+def test_formats_that_would_find_one_text_in_two_ways_are_refused(other: dict[str, object]) -> None:
+    """Else an import says CREATED, and the key is never found again."""
+    with pytest.raises(KeyspaceInvalid, match="tell them apart") as caught:
+        compile_legacy([_declared("a"), _declared("b", **other)])
+    assert caught.value.field == "legacy[1]"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"name": "same"}, {"prefix": "pk_", "lookup": 0}, {"length": 33, "lookup": 0}, {"length": [33, 40], "lookup": 4}],
+)
+def test_formats_that_no_text_shares_or_that_find_it_alike_may_stand_together(other: dict[str, object]) -> None:
+    assert len(compile_legacy([_declared("a"), {**_declared("b"), **other}])) == 2

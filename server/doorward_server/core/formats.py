@@ -12,10 +12,13 @@ import hmac
 import math
 import re
 import string
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
+from typing import Any
 
+from .errors import KeyspaceInvalid
 from .keytext import MalformedText, SecretText, parse
 
 MAX_TEXT = 4096
@@ -66,6 +69,22 @@ class Legacy:
     def lookup_part(self, text: str) -> str:
         """Return the part of a matching *text* that finds it; empty if only the whole does."""
         return text[len(self.prefix) :][: self.lookup]
+
+    @property
+    def finding(self) -> tuple[int, int]:
+        """What of a text finds it: from where, and how much."""
+        return (len(self.prefix), self.lookup) if self.lookup else (0, 0)
+
+    def overlaps(self, other: Legacy) -> bool:
+        """Tell whether there may be a text of both formats; may say so of formats that are only nearly alike."""
+        mine, theirs = len(self.prefix), len(other.prefix)
+        alike = self.prefix.startswith(other.prefix) or other.prefix.startswith(self.prefix)
+        return (
+            alike
+            and self.shortest + mine <= other.longest + theirs
+            and other.shortest + theirs <= self.longest + mine
+            and bool(set(ALPHABETS[self.alphabet]) & set(ALPHABETS[other.alphabet]))
+        )
 
     @property
     def capacity(self) -> int:
@@ -139,3 +158,41 @@ def mint_uuid(entropy: bytes) -> SecretText:
     number = int.from_bytes(entropy, "big") & ~(0xF << 76) & ~(0x3 << 62) | 4 << 76 | 0x2 << 62
     digits = f"{number:032x}"
     return SecretText("-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])))
+
+
+def compile_legacy(documents: Iterable[Mapping[str, Any]]) -> tuple[Legacy, ...]:
+    """Compile the formats that a keyspace file declares. Raises KeyspaceInvalid.
+
+    A text that is of two of them must be found, and trusted, by both alike.
+    """
+    formats: list[Legacy] = []
+    for i, document in enumerate(documents):
+        new = _legacy(f"legacy[{i}]", document)
+        for old in formats:
+            if old.overlaps(new) and (old.finding, old.sound) != (new.finding, new.sound):
+                why = f"a text of it may be of {old.name!r} too, which has another lookup or entropy: tell them apart"
+                raise KeyspaceInvalid(f"legacy[{i}]", f"{why} by prefix, alphabet or length")
+        formats.append(new)
+    return tuple(formats)
+
+
+def _legacy(place: str, document: Mapping[str, Any]) -> Legacy:
+    length = document["length"]
+    shortest, longest = (length, length) if isinstance(length, int) else length
+    legacy = Legacy(
+        name=document["name"],
+        prefix=document.get("prefix") or "",
+        alphabet=document["alphabet"],
+        shortest=shortest,
+        longest=longest,
+        entropy_bits=document["entropy_bits"],
+        lookup=document.get("lookup") or 0,
+    )
+    if not 1 <= shortest <= longest <= MAX_TEXT:
+        raise KeyspaceInvalid(f"{place}.length", f"must be a number or [shortest, longest], 1 to {MAX_TEXT}")
+    if legacy.lookup > shortest:
+        raise KeyspaceInvalid(f"{place}.lookup", "must not be longer than the shortest text")
+    held = legacy.capacity - int(legacy.lookup * legacy.capacity / shortest)
+    if not 0 <= legacy.entropy_bits <= held:
+        raise KeyspaceInvalid(f"{place}.entropy_bits", f"texts like these hold at most {held}, the lookup part aside")
+    return legacy

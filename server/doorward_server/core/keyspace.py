@@ -62,7 +62,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .errors import KeyspaceInvalid
-from .formats import MAX_TEXT, Format, Legacy
+from .formats import Format, compile_legacy
 from .model import DAY, Ceiling
 from .policy import EVERYTHING, Effect, Keyspace, Pattern, Role, Rule, Source
 from .rails import API_VERSION, TYPE, Exceed, Hand, Need, Rails
@@ -101,7 +101,7 @@ def compile_keyspace(
         sources=tuple(_source(f"credentials[{i}]", entry) for i, entry in enumerate(document["credentials"])),
         mask=_mask(document.get("mask") or (DEFAULT_MASK if document.get("prefix") else PLAIN_MASK)),
         format=_format(document),
-        legacy=tuple(_legacy(f"legacy[{i}]", entry) for i, entry in enumerate(document.get("legacy") or ())),
+        legacy=compile_legacy(document.get("legacy") or ()),
         verifier=document.get("verifier") or "hmac-sha256",
         algorithm=document.get("algorithm") or "EdDSA",
         recoverable=bool(document.get("recoverable", False)),
@@ -250,28 +250,6 @@ def _prefix(document: Document) -> str:
 
 def _format(document: Document) -> Format:
     return Format((document.get("format") or "opaque").upper())
-
-
-def _legacy(place: str, document: Document) -> Legacy:
-    length = document["length"]
-    shortest, longest = (length, length) if isinstance(length, int) else length
-    legacy = Legacy(
-        name=_matching(f"{place}.name", document["name"], NAME),
-        prefix=document.get("prefix") or "",
-        alphabet=document["alphabet"],
-        shortest=shortest,
-        longest=longest,
-        entropy_bits=document["entropy_bits"],
-        lookup=document.get("lookup") or 0,
-    )
-    if not 1 <= shortest <= longest <= MAX_TEXT:
-        raise KeyspaceInvalid(f"{place}.length", f"must be a number or [shortest, longest], 1 to {MAX_TEXT}")
-    if legacy.lookup > shortest:
-        raise KeyspaceInvalid(f"{place}.lookup", "must not be longer than the shortest text")
-    held = legacy.capacity - int(legacy.lookup * legacy.capacity / shortest)
-    if not 0 <= legacy.entropy_bits <= held:
-        raise KeyspaceInvalid(f"{place}.entropy_bits", f"texts like these hold at most {held}, the lookup part aside")
-    return legacy
 
 
 def _mask(template: str) -> str:
