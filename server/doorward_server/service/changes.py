@@ -106,26 +106,12 @@ def key_event(actor: Actor, action: str, before: Key | None, after: Key, now: In
 
 
 _FIXED = ("keyspace", "owner", "environment", "ceiling", "not_before", "external_id", "api_version")
+_ENDS = ("revoked_at", "revoke_reason", "deleted_at")
 
 
 def describe(key: Key) -> dict[str, object]:
     """Return what the audit log keeps of a key: everything but the proof of its secrets."""
-    described: dict[str, object] = {
-        name: getattr(key, name)
-        for name in (
-            "keyspace",
-            "owner",
-            "environment",
-            "ceiling",
-            "not_before",
-            "external_id",
-            "api_version",
-            *SETTINGS,
-        )
-        if name != "bindings"
-    }
-    for name in ("revoked_at", "revoke_reason", "deleted_at"):
-        described[name] = getattr(key, name)
+    described: dict[str, object] = {name: getattr(key, name) for name in (*_FIXED, *SETTINGS, *_ENDS)}
     described["bindings"] = [asdict(binding) for binding in key.bindings]
     described["secrets"] = [
         {"id": s.id, "last4": s.last4, "created_at": s.created_at, "expires_at": s.expires_at} for s in key.secrets

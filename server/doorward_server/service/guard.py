@@ -212,12 +212,12 @@ class Guard:
         snapshot = self._store.find_record(DOORWARD, secret.lookup if secret else "")
         record = snapshot.record
         if record is None or known is None or record.key.id != known.id:
-            raise CallerUnauthenticated(Reason.KEY_UNKNOWN.value, "it is not known any more.")
+            raise CallerUnauthenticated(Reason.KEY_UNKNOWN.value, "it was taken away during this call.")
         keyspace, held = self._catalog.get(DOORWARD), record.key.secrets[0]
         subject = key_subject(record.key, held, record.organization, record.owner, record.bindings, keyspace)
         denial = standing(subject, self._clock())
         if denial is not None:
-            raise CallerUnauthenticated(denial.reason.value, f"meanwhile {denial.reason.value}.")
+            raise CallerUnauthenticated(denial.reason.value, f"it ended during this call ({denial.reason}).")
         fresh = replace(caller, subject=subject, keyspace=keyspace, revision=snapshot.revision, acting_for=None)
         acting = caller.acting_for
         if acting is None or acting.owner is None:

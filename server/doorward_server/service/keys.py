@@ -103,11 +103,11 @@ class Keys:
         actor = self._guard.require(caller, "keys:create", resource, owner=new.owner or None)
         now = self._clock()
         keyspace = self._catalog.get(new.keyspace)
-        check_made_by(keyspace.rails, caller.hand(organization, new.owner), "keys:create", resource)
+        hand = caller.hand(organization, new.owner)
+        check_made_by(keyspace.rails, hand, "keys:create", resource)
         key, secret = self._first(replace(new, organization=organization), keyspace, now)
         self.check_grants(caller, key, keyspace, now)
         replay = _replay(caller, "CreateKey", repeat, now)
-        hand = caller.hand(key.organization, key.owner)
         limit = active_limit(keyspace.rails, actor, "keys:create", now, hand)
         while True:
             event = key_event(actor, "keys:create", None, key, now)

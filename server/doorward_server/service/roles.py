@@ -19,7 +19,6 @@ from doorward_server.service.settings import check_resources, check_role
 from doorward_server.store import Store, Written
 
 GROUP_SETTINGS = ("display_name",)
-BINDING_SETTINGS = ("resources", "not_before", "expires_at")
 _CHUNK = 1000
 
 
