@@ -20,6 +20,7 @@ from doorward_server.service.bootstrap import bootstrap
 from doorward_server.service.catalog import Catalog
 from doorward_server.service.directory import Directory
 from doorward_server.service.expiring import SWEEP_SECONDS, Expiring
+from doorward_server.service.finding import Finder
 from doorward_server.service.guard import Clock, Guard
 from doorward_server.service.ids import Random, new_id
 from doorward_server.service.importing import Imports
@@ -232,7 +233,8 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     uses = LastUse(store, management)
     metrics = Metrics()
     prover = Prover(store, keyring, slow, penalty, management, clock, random(32))
-    authorizer = Authorizer(store, catalog, guard, keyring.current.lookup, prover, uses, reads, clock)
+    finder = Finder(store, catalog, keyring.current.lookup, prover, reads)
+    authorizer = Authorizer(finder, guard, uses, reads, clock)
     mint = Mint(keyring, random, config.bcrypt_cost)
     keys = Keys(store, catalog, guard, mint, quotas, clock, random)
     imports = Imports(

@@ -142,7 +142,7 @@ def test_the_timeout_is_for_each_stream(client: Any, door: Door) -> None:
     door.will("ImportKeys", wait)
     with pytest.raises(DeadlineExceeded):
         client.import_keys(rows(3), keyspace="aiia", timeout=0.1)
-    assert len(client.import_keys(rows(60), keyspace="aiia", timeout=1.9)) == 60
+    assert len(client.import_keys(rows(60), keyspace="aiia", timeout=2.9)) == 60
 
 
 def test_an_answer_that_does_not_fit_the_rows_is_a_failure(client: Any, door: Door) -> None:

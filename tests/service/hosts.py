@@ -125,7 +125,7 @@ class Host:
         """Finish what goes on after answers."""
 
         async def others() -> None:
-            await asyncio.gather(*self.app.authorizer._prover._improving.values())
+            await asyncio.gather(*self.app.authorizer._finder._prover._improving.values())
 
         asyncio.run_coroutine_threadsafe(others(), self.loop).result(TIMEOUT)
 

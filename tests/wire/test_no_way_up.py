@@ -168,7 +168,7 @@ def test_a_keyspace_that_went_back_is_decided_by_as_it_is(server: Server, acme: 
     held = acme.key(name, scopes=["opener"])
     about: dict[str, Any] = {"keyspace": name, "action": "doors:open"}
     assert asked(acme, held.text, **about) == "ALLOWED"
-    compiled = server.app.authorizer._catalog._compiled
+    compiled = server.app.authorizer._finder._catalog._compiled
     version, known = compiled[name]
     compiled[name] = (version + 1, known)
     assert asked(acme, held.text, **about) == "ALLOWED"

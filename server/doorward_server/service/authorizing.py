@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from doorward_server.core.credential import Headers, claims_to_be_of, find_credential
+from doorward_server.core.credential import Headers
 from doorward_server.core.decide import (
     ALLOWED,
     DENIED,
@@ -20,8 +20,6 @@ from doorward_server.core.decide import (
     Subject,
     decide,
     in_network,
-    key_subject,
-    principal_subject,
     standing,
 )
 from doorward_server.core.errors import (
@@ -29,44 +27,19 @@ from doorward_server.core.errors import (
     CallerUnauthenticated,
     DoorwardError,
     InvalidField,
-    StoreUnavailable,
     UnknownReference,
 )
 from doorward_server.core.fields import check_address, check_id, check_path
-from doorward_server.core.formats import present
-from doorward_server.core.keytext import SecretText
 from doorward_server.core.model import Instant
 from doorward_server.core.policy import Keyspace
-from doorward_server.core.verify import RetiredPepper
-from doorward_server.service.catalog import DOORWARD, Catalog
+from doorward_server.service.catalog import DOORWARD
+from doorward_server.service.finding import Finder, Found, HttpParts, Presented, SignedIn
 from doorward_server.service.guard import Caller, Clock, Guard
 from doorward_server.service.pool import Pool
-from doorward_server.service.proving import Origin, Prover
+from doorward_server.service.proving import Origin
 from doorward_server.service.usage import LastUse
-from doorward_server.store import Store
 
 MAX_ITEMS = 100
-ATTEMPTS = 4
-"""Looks at the store for one answer, when what it is read with changes meanwhile."""
-
-
-@dataclass(frozen=True, slots=True)
-class HttpParts:
-    """The parts of an HTTP request in which a credential may be."""
-
-    headers: tuple[tuple[str, str], ...]
-    query: str
-
-
-@dataclass(frozen=True, slots=True)
-class SignedIn:
-    """A principal that the caller has authenticated by other means."""
-
-    organization: str
-    principal: str
-
-
-Presented = SecretText | HttpParts | SignedIn
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +61,6 @@ class Ask:
     environment: str
     client_ip: str
     dry_run: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What is known of a presented credential before any question: whose it is, or why it is nobody's."""
-
-    denial: Decision | None
-    subject: Subject | None
-    keyspace: Keyspace
-    revision: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,20 +88,14 @@ class Authorizer:
 
     def __init__(
         self,
-        store: Store,
-        catalog: Catalog,
+        finder: Finder,
         guard: Guard,
-        lookup_key: bytes,
-        prover: Prover,
         uses: LastUse,
         reads: Pool,
         clock: Clock,
     ) -> None:
-        self._store = store
-        self._catalog = catalog
+        self._finder = finder
         self._guard = guard
-        self._lookup_key = lookup_key
-        self._prover = prover
         self._uses = uses
         self._reads = reads
         self._clock = clock
@@ -146,7 +103,7 @@ class Authorizer:
     async def authenticate(self, headers: Headers, peer: Address | None) -> Caller:
         """Return the caller whose key of the keyspace `doorward` is in *headers*. Raises CallerUnauthenticated."""
         presented = HttpParts(tuple(headers), "")
-        found = await self._find(presented, await self._keyspace(DOORWARD), ("", str(peer)))
+        found = await self._finder.find(presented, await self._finder.keyspace(DOORWARD), ("", str(peer)))
         denial, subject = found.denial, found.subject
         if denial is None and subject is not None:
             denial = self._good(subject, peer, dry_run=False)
@@ -165,9 +122,9 @@ class Authorizer:
     async def authorize(self, caller: Caller, ask: Ask, item: Item) -> Answer:
         """Decide one question. Raises InvalidField, UnknownReference, CallerForbidden, StoreUnavailable, Overloaded."""
         self._admit(caller, ask, item)
-        keyspace = await self._keyspace(ask.keyspace)
+        keyspace = await self._finder.keyspace(ask.keyspace)
         question = self._question(caller, ask, item, keyspace)
-        found = await self._find(ask.presented, keyspace, _origin(caller, ask))
+        found = await self._finder.find(ask.presented, keyspace, _origin(caller, ask))
         decision = self._decide(found, question, ask.dry_run)
         subject = self._visible(caller, found.subject, item.organization, ask.keyspace)
         return Answer(decision, subject, found.keyspace, found.revision)
@@ -181,11 +138,11 @@ class Authorizer:
         }
         if all(refused.values()):
             raise next(filter(None, refused.values()))
-        keyspace = await self._keyspace(ask.keyspace)
+        keyspace = await self._finder.keyspace(ask.keyspace)
         questions = [
             refused[item.organization] or self._question_or_error(caller, ask, item, keyspace) for item in items
         ]
-        found = await self._find(ask.presented, keyspace, _origin(caller, ask))
+        found = await self._finder.find(ask.presented, keyspace, _origin(caller, ask))
         decisions = tuple(
             question if isinstance(question, DoorwardError) else self._decide(found, question, ask.dry_run)
             for question in questions
@@ -200,7 +157,7 @@ class Authorizer:
             caller.checked.append("introspect oneself")
             return Answer(ALLOWED, caller.subject, caller.keyspace, caller.revision)
         self._guard.require(caller, "decisions:introspect", _decisions(_reach(caller, ""), _keyspace_name(ask)))
-        found = await self._find(ask.presented, await self._keyspace(ask.keyspace), _origin(caller, ask))
+        found = await self._finder.find(ask.presented, await self._finder.keyspace(ask.keyspace), _origin(caller, ask))
         subject = self._visible(caller, found.subject, "", ask.keyspace)
         decision = found.denial
         if decision is None and found.subject is not None:
@@ -220,59 +177,6 @@ class Authorizer:
             theirs = check_id("principal.organization", signed_in.organization, "organization")
             for each in dict.fromkeys((organization, theirs)):
                 self._guard.require(caller, "decisions:impersonate", _decisions(each, keyspace))
-
-    async def _keyspace(self, name: str) -> Keyspace:
-        known = self._catalog.known(name)
-        return known[1] if known else await self._reads.run(self._catalog.get, name)
-
-    async def _find(self, presented: Presented, keyspace: Keyspace, origin: Origin, attempt: int = 1) -> Found:
-        """Steps 1 to 4. What the CPU alone can refuse costs no read. *again*: the record was read anew already."""
-        if isinstance(presented, SignedIn):
-            return await self._find_principal(presented, keyspace)
-        if isinstance(presented, HttpParts):
-            text = find_credential(presented.headers, presented.query, keyspace)
-        else:
-            text = presented if claims_to_be_of(keyspace, presented.reveal()) else Reason.CREDENTIAL_MISSING
-        if isinstance(text, Reason):
-            return Found(DENIED[text], None, keyspace, 0)
-        known = present(text.reveal(), keyspace.format, keyspace.prefix, keyspace.legacy, self._lookup_key)
-        if known is None:
-            return Found(DENIED[Reason.CREDENTIAL_MALFORMED], None, keyspace, 0)
-        snapshot = await self._reads.run(self._store.find_record, keyspace.name, known.lookup)
-        if self._catalog.known(keyspace.name) != (snapshot.keyspace_version, keyspace):
-            return await self._find(presented, await self._newer(keyspace, attempt), origin, attempt + 1)
-        record = snapshot.record
-        try:
-            proven = await self._prover.proves(text, record, known.sound and not keyspace.adaptive, origin)
-        except RetiredPepper as problem:
-            if attempt >= ATTEMPTS or record is None:
-                raise self._prover.unprovable(record, problem) from None
-            return await self._find(presented, keyspace, origin, attempt + 1)  # it was re-wrapped since it was read
-        if not proven or record is None:
-            return Found(DENIED[Reason.KEY_UNKNOWN], None, keyspace, snapshot.revision)
-        secret = record.key.secrets[0]
-        subject = key_subject(record.key, secret, record.organization, record.owner, record.bindings, keyspace)
-        return Found(None, subject, keyspace, snapshot.revision)
-
-    async def _newer(self, keyspace: Keyspace, attempt: int) -> Keyspace:
-        """Return *keyspace* as it is now, because a snapshot showed another version. Raises StoreUnavailable."""
-        if attempt >= ATTEMPTS:
-            raise StoreUnavailable(f"The keyspace {keyspace.name!r} changes faster than it can be read. Try again.")
-        return await self._reads.run(self._catalog.get, keyspace.name)
-
-    async def _find_principal(self, who: SignedIn, keyspace: Keyspace, attempt: int = 1) -> Found:
-        check_id("principal.organization", who.organization, "organization")
-        check_id("principal.principal", who.principal, "principal")
-        snapshot = await self._reads.run(
-            self._store.find_principal_record, who.organization, who.principal, keyspace.name
-        )
-        if self._catalog.known(keyspace.name) != (snapshot.keyspace_version, keyspace):
-            return await self._find_principal(who, await self._newer(keyspace, attempt), attempt + 1)
-        record = snapshot.record
-        if record is None:
-            return Found(DENIED[Reason.OWNER_DISABLED], None, keyspace, snapshot.revision)
-        subject = principal_subject(record.principal, record.organization, record.bindings, keyspace)
-        return Found(None, subject, keyspace, snapshot.revision)
 
     def _question(self, caller: Caller, ask: Ask, item: Item, keyspace: Keyspace) -> Question:
         if item.action not in keyspace.permissions:

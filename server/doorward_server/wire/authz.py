@@ -14,11 +14,9 @@ from doorward_server.service.authorizing import (
     MESSAGES,
     Ask,
     Authorizer,
-    HttpParts,
     Item,
-    Presented,
-    SignedIn,
 )
+from doorward_server.service.finding import HttpParts, Presented, SignedIn
 from doorward_server.service.guard import Caller
 from doorward_server.wire.convert import CEILINGS, bounded, masked_text, to_principal, to_timestamp
 from doorward_server.wire.errors import code_of, message_of, metadata_of
