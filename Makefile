@@ -33,6 +33,10 @@ run: $(RUN) ## start a server with example data; everything it keeps is under va
 test: $(DEV) ## run the tests (WORKERS=2, ARGS=...)
 	$(BIN)/pytest -n $(WORKERS) $(ARGS)
 
+.PHONY: conformance
+conformance: $(DEV) ## what the five systems' documents say, sentence by sentence: N passed, N failed
+	$(BIN)/python -m pytest -q -p tests.conformance.tally tests/conformance
+
 .PHONY: check
 check: $(DEV) ## lint, types, the contract, generated code, import directions
 	$(BIN)/ruff check .

@@ -7,25 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import inspect
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
+from typing import Any, Generic, Self
 
 import grpc
 
 from doorward import config, status
-from doorward.calls import A, Call, Pages, Stream, Streams, T, authz, directory, groups, imports, keys, keyspaces
+from doorward.calls import A, Call, Pages, Stream, T, authz, directory, facts, groups, imports, keys, keyspaces, listing
 from doorward.channels import DECISIONS, C, Pool, aio_pool, sync_pool
 from doorward.config import TLS, Settings
 from doorward.errors import CallFailed, Internal, Misconfigured, Unavailable
+from doorward.methods import acall, alisted, astream, call, listed, stream
 from doorward.secret import Secret
-
-P = ParamSpec("P")
-F = TypeVar("F", bound=Callable[..., Any])
 
 AUTHORIZE_TIMEOUT = 2.0
 TIMEOUT = 10.0
@@ -111,62 +108,6 @@ class _Caller(Generic[C]):
         return f"<{type(self).__name__} of {self._settings.target}{acting}>"
 
 
-def _dressed(method: F, describe: Callable[..., Any], answer: str) -> F:
-    """Give a method the name, the docstring and, for people and tools that ask, the signature of its description."""
-    described = inspect.signature(describe)
-    told = re.sub(r"^(Call|Pages|Streams)\[[\w.]+, (.+)\]$", r"\2", str(described.return_annotation))
-    me = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-    method.__name__, method.__doc__ = describe.__name__, describe.__doc__
-    method.__signature__ = described.replace(  # type: ignore[attr-defined]  # what inspect looks for
-        parameters=[me, *described.parameters.values()], return_annotation=answer.format(told)
-    )
-    return method
-
-
-def _call(describe: Callable[P, Call[A, T]]) -> Callable[Concatenate[Client, P], T]:
-    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._ask(describe(*args, **kwargs))
-
-    return _dressed(method, describe, "{}")
-
-
-def _list(describe: Callable[P, Pages[A, T]]) -> Callable[Concatenate[Client, P], Iterator[T]]:
-    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
-        return self._turn(describe(*args, **kwargs))
-
-    return _dressed(method, describe, "Iterator[{}]")
-
-
-def _stream(describe: Callable[P, Streams[A, list[T]]]) -> Callable[Concatenate[Client, P], list[T]]:
-    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> list[T]:
-        return [result for stream in describe(*args, **kwargs) for result in self._ask(stream)]
-
-    return _dressed(method, describe, "{}")
-
-
-def _acall(describe: Callable[P, Call[A, T]]) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
-    async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._ask(describe(*args, **kwargs))
-
-    return _dressed(method, describe, "{}")
-
-
-def _alist(describe: Callable[P, Pages[A, T]]) -> Callable[Concatenate[AsyncClient, P], AsyncIterator[T]]:
-    def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
-        return self._turn(describe(*args, **kwargs))
-
-    return _dressed(method, describe, "AsyncIterator[{}]")
-
-
-def _astream(
-    describe: Callable[P, Streams[A, list[T]]],
-) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, list[T]]]:
-    async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> list[T]:
-        return [result for stream in describe(*args, **kwargs) for result in await self._ask(stream)]
-
-    return _dressed(method, describe, "{}")
-
-
 class Client(_Caller[grpc.Channel]):
     """Doorward for threads; all methods may be called from several at once, and in children of a fork.
 
@@ -179,52 +120,64 @@ class Client(_Caller[grpc.Channel]):
 
     _open_pool = staticmethod(sync_pool)
 
-    authorize = _call(authz.authorize)
-    require = _call(authz.require)
-    batch_authorize = _call(authz.batch_authorize)
-    introspect = _call(authz.introspect)
-    whoami = _call(authz.whoami)
+    authorize = call(authz.authorize)
+    require = call(authz.require)
+    batch_authorize = call(authz.batch_authorize)
+    introspect = call(authz.introspect)
+    explain_authorization = call(listing.explain_authorization)
+    list_allowed_actions = call(listing.list_allowed_actions)
+    list_accessible_resources = call(listing.list_accessible_resources)
+    whoami = call(authz.whoami)
 
-    create_key = _call(keys.create_key)
-    get_key = _call(keys.get_key)
-    list_keys = _list(keys.list_keys)
-    update_key = _call(keys.update_key)
-    rotate_key = _call(keys.rotate_key)
-    revoke_key = _call(keys.revoke_key)
-    delete_key = _call(keys.delete_key)
-    batch_revoke_keys = _call(keys.batch_revoke_keys)
-    reveal_key = _call(keys.reveal_key)
-    import_keys = _stream(imports.import_keys)
+    create_key = call(keys.create_key)
+    get_key = call(keys.get_key)
+    list_keys = listed(keys.list_keys)
+    update_key = call(keys.update_key)
+    rotate_key = call(keys.rotate_key)
+    revoke_key = call(keys.revoke_key)
+    delete_key = call(keys.delete_key)
+    batch_revoke_keys = call(keys.batch_revoke_keys)
+    reveal_key = call(keys.reveal_key)
+    import_keys = stream(imports.import_keys)
 
-    create_organization = _call(directory.create_organization)
-    get_organization = _call(directory.get_organization)
-    list_organizations = _list(directory.list_organizations)
-    update_organization = _call(directory.update_organization)
-    delete_organization = _call(directory.delete_organization)
-    create_principal = _call(directory.create_principal)
-    get_principal = _call(directory.get_principal)
-    list_principals = _list(directory.list_principals)
-    update_principal = _call(directory.update_principal)
-    delete_principal = _call(directory.delete_principal)
+    create_organization = call(directory.create_organization)
+    get_organization = call(directory.get_organization)
+    list_organizations = listed(directory.list_organizations)
+    update_organization = call(directory.update_organization)
+    delete_organization = call(directory.delete_organization)
+    create_principal = call(directory.create_principal)
+    get_principal = call(directory.get_principal)
+    list_principals = listed(directory.list_principals)
+    update_principal = call(directory.update_principal)
+    delete_principal = call(directory.delete_principal)
 
-    create_group = _call(groups.create_group)
-    get_group = _call(groups.get_group)
-    list_groups = _list(groups.list_groups)
-    update_group = _call(groups.update_group)
-    delete_group = _call(groups.delete_group)
-    add_group_member = _call(groups.add_group_member)
-    remove_group_member = _call(groups.remove_group_member)
-    list_group_members = _list(groups.list_group_members)
-    create_binding = _call(groups.create_binding)
-    get_binding = _call(groups.get_binding)
-    list_bindings = _list(groups.list_bindings)
-    update_binding = _call(groups.update_binding)
-    delete_binding = _call(groups.delete_binding)
+    create_group = call(groups.create_group)
+    get_group = call(groups.get_group)
+    list_groups = listed(groups.list_groups)
+    update_group = call(groups.update_group)
+    delete_group = call(groups.delete_group)
+    add_group_member = call(groups.add_group_member)
+    remove_group_member = call(groups.remove_group_member)
+    list_group_members = listed(groups.list_group_members)
+    create_binding = call(groups.create_binding)
+    get_binding = call(groups.get_binding)
+    list_bindings = listed(groups.list_bindings)
+    update_binding = call(groups.update_binding)
+    delete_binding = call(groups.delete_binding)
 
-    apply_keyspace = _call(keyspaces.apply_keyspace)
-    get_keyspace = _call(keyspaces.get_keyspace)
-    list_keyspaces = _list(keyspaces.list_keyspaces)
-    get_json_web_key_set = _call(keyspaces.get_json_web_key_set)
+    write_relations = call(facts.write_relations)
+    delete_relations = call(facts.delete_relations)
+    list_relations = listed(facts.list_relations)
+    put_resource = call(facts.put_resource)
+    get_resource = call(facts.get_resource)
+    list_resources = listed(facts.list_resources)
+    delete_resource = call(facts.delete_resource)
+
+    apply_keyspace = call(keyspaces.apply_keyspace)
+    test_keyspace = call(keyspaces.test_keyspace)
+    get_keyspace = call(keyspaces.get_keyspace)
+    list_keyspaces = listed(keyspaces.list_keyspaces)
+    get_json_web_key_set = call(keyspaces.get_json_web_key_set)
 
     def wait_until_ready(self, timeout: float) -> None:
         """Open every connection, waiting until the server is there. For start-up: calls themselves fail at once.
@@ -283,52 +236,64 @@ class AsyncClient(_Caller[grpc.aio.Channel]):
 
     _open_pool = staticmethod(aio_pool)
 
-    authorize = _acall(authz.authorize)
-    require = _acall(authz.require)
-    batch_authorize = _acall(authz.batch_authorize)
-    introspect = _acall(authz.introspect)
-    whoami = _acall(authz.whoami)
+    authorize = acall(authz.authorize)
+    require = acall(authz.require)
+    batch_authorize = acall(authz.batch_authorize)
+    introspect = acall(authz.introspect)
+    explain_authorization = acall(listing.explain_authorization)
+    list_allowed_actions = acall(listing.list_allowed_actions)
+    list_accessible_resources = acall(listing.list_accessible_resources)
+    whoami = acall(authz.whoami)
 
-    create_key = _acall(keys.create_key)
-    get_key = _acall(keys.get_key)
-    list_keys = _alist(keys.list_keys)
-    update_key = _acall(keys.update_key)
-    rotate_key = _acall(keys.rotate_key)
-    revoke_key = _acall(keys.revoke_key)
-    delete_key = _acall(keys.delete_key)
-    batch_revoke_keys = _acall(keys.batch_revoke_keys)
-    reveal_key = _acall(keys.reveal_key)
-    import_keys = _astream(imports.import_keys)
+    create_key = acall(keys.create_key)
+    get_key = acall(keys.get_key)
+    list_keys = alisted(keys.list_keys)
+    update_key = acall(keys.update_key)
+    rotate_key = acall(keys.rotate_key)
+    revoke_key = acall(keys.revoke_key)
+    delete_key = acall(keys.delete_key)
+    batch_revoke_keys = acall(keys.batch_revoke_keys)
+    reveal_key = acall(keys.reveal_key)
+    import_keys = astream(imports.import_keys)
 
-    create_organization = _acall(directory.create_organization)
-    get_organization = _acall(directory.get_organization)
-    list_organizations = _alist(directory.list_organizations)
-    update_organization = _acall(directory.update_organization)
-    delete_organization = _acall(directory.delete_organization)
-    create_principal = _acall(directory.create_principal)
-    get_principal = _acall(directory.get_principal)
-    list_principals = _alist(directory.list_principals)
-    update_principal = _acall(directory.update_principal)
-    delete_principal = _acall(directory.delete_principal)
+    create_organization = acall(directory.create_organization)
+    get_organization = acall(directory.get_organization)
+    list_organizations = alisted(directory.list_organizations)
+    update_organization = acall(directory.update_organization)
+    delete_organization = acall(directory.delete_organization)
+    create_principal = acall(directory.create_principal)
+    get_principal = acall(directory.get_principal)
+    list_principals = alisted(directory.list_principals)
+    update_principal = acall(directory.update_principal)
+    delete_principal = acall(directory.delete_principal)
 
-    create_group = _acall(groups.create_group)
-    get_group = _acall(groups.get_group)
-    list_groups = _alist(groups.list_groups)
-    update_group = _acall(groups.update_group)
-    delete_group = _acall(groups.delete_group)
-    add_group_member = _acall(groups.add_group_member)
-    remove_group_member = _acall(groups.remove_group_member)
-    list_group_members = _alist(groups.list_group_members)
-    create_binding = _acall(groups.create_binding)
-    get_binding = _acall(groups.get_binding)
-    list_bindings = _alist(groups.list_bindings)
-    update_binding = _acall(groups.update_binding)
-    delete_binding = _acall(groups.delete_binding)
+    create_group = acall(groups.create_group)
+    get_group = acall(groups.get_group)
+    list_groups = alisted(groups.list_groups)
+    update_group = acall(groups.update_group)
+    delete_group = acall(groups.delete_group)
+    add_group_member = acall(groups.add_group_member)
+    remove_group_member = acall(groups.remove_group_member)
+    list_group_members = alisted(groups.list_group_members)
+    create_binding = acall(groups.create_binding)
+    get_binding = acall(groups.get_binding)
+    list_bindings = alisted(groups.list_bindings)
+    update_binding = acall(groups.update_binding)
+    delete_binding = acall(groups.delete_binding)
 
-    apply_keyspace = _acall(keyspaces.apply_keyspace)
-    get_keyspace = _acall(keyspaces.get_keyspace)
-    list_keyspaces = _alist(keyspaces.list_keyspaces)
-    get_json_web_key_set = _acall(keyspaces.get_json_web_key_set)
+    write_relations = acall(facts.write_relations)
+    delete_relations = acall(facts.delete_relations)
+    list_relations = alisted(facts.list_relations)
+    put_resource = acall(facts.put_resource)
+    get_resource = acall(facts.get_resource)
+    list_resources = alisted(facts.list_resources)
+    delete_resource = acall(facts.delete_resource)
+
+    apply_keyspace = acall(keyspaces.apply_keyspace)
+    test_keyspace = acall(keyspaces.test_keyspace)
+    get_keyspace = acall(keyspaces.get_keyspace)
+    list_keyspaces = alisted(keyspaces.list_keyspaces)
+    get_json_web_key_set = acall(keyspaces.get_json_web_key_set)
 
     async def wait_until_ready(self, timeout: float) -> None:  # noqa: ASYNC109  # as Client has it
         """Open every connection, waiting until the server is there. For start-up: calls themselves fail at once.

@@ -26,7 +26,10 @@ DoorwardError
     │   ├── Immutable               fixed from the first apply on
     │   ├── NotRecoverable          the text of this secret is not kept
     │   ├── CountMismatch           the filter finds another number of keys than was expected
-    │   └── TooManyActiveKeys       the owner has as many active keys as the keyspace allows
+    │   ├── TooManyActiveKeys       the owner has as many active keys as the keyspace allows
+    │   ├── GroupCycle              the group would be in itself
+    │   ├── KeysStranded            a keyspace's change would take from keys what they hold
+    │   └── KeyspaceTestsFailed     a keyspace file's own tests fail
     ├── Aborted
     │   └── EtagMismatch            somebody else changed it in between
     ├── ResourceExhausted
@@ -47,7 +50,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from doorward.model import Decision
+    from doorward.decision import Decision
 
 
 class DoorwardError(Exception):
@@ -241,6 +244,24 @@ class TooManyActiveKeys(FailedPrecondition):
     reason = "TOO_MANY_ACTIVE_KEYS"
 
 
+class GroupCycle(FailedPrecondition):
+    """A group would be in itself; `metadata["path"]` is the way round."""
+
+    reason = "GROUP_CYCLE"
+
+
+class KeysStranded(FailedPrecondition):
+    """Another version of a keyspace's file would take from keys or bindings what they hold, or what they are."""
+
+    reason = "KEYS_STRANDED"
+
+
+class KeyspaceTestsFailed(FailedPrecondition):
+    """A test in a keyspace file comes out otherwise than it says; `metadata["line"]` counts from 1."""
+
+    reason = "KEYSPACE_TESTS_FAILED"
+
+
 class Aborted(CallFailed):
     """Something else got in between."""
 
@@ -318,6 +339,9 @@ BY_REASON: Mapping[str, type[CallFailed]] = {
         NotRecoverable,
         CountMismatch,
         TooManyActiveKeys,
+        GroupCycle,
+        KeysStranded,
+        KeyspaceTestsFailed,
         EtagMismatch,
         QuotaExceeded,
         StoreUnavailable,

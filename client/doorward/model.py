@@ -7,19 +7,18 @@ where the value was only read; it does not take part in comparisons.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from doorward.secret import Secret
 
-if TYPE_CHECKING:
-    from doorward.errors import CallFailed
-
 Attribute = str | int | float | bool | Sequence[str]
-"""A fact about a principal or an organization."""
+"""A fact about a principal, an organization or a resource."""
+
+_RELATION = re.compile(r"(?P<resource>.+)#(?P<relation>[^@#]+)@(?P<kind>user|group):(?P<subject>.+)")
 
 
 class KeyState(StrEnum):
@@ -56,32 +55,6 @@ class ApplyOutcome(StrEnum):
     CREATED = "CREATED"
     CHANGED = "CHANGED"
     UNCHANGED = "UNCHANGED"
-
-
-class Reason(StrEnum):
-    """Why it was decided so; protos/doorward/v1/authz.proto explains each."""
-
-    UNKNOWN = "UNKNOWN"
-    ALLOWED = "ALLOWED"
-    CREDENTIAL_MISSING = "CREDENTIAL_MISSING"
-    CREDENTIAL_AMBIGUOUS = "CREDENTIAL_AMBIGUOUS"
-    CREDENTIAL_MALFORMED = "CREDENTIAL_MALFORMED"
-    KEY_UNKNOWN = "KEY_UNKNOWN"
-    KEY_EXPIRED = "KEY_EXPIRED"
-    KEY_NOT_YET_VALID = "KEY_NOT_YET_VALID"
-    KEY_REVOKED = "KEY_REVOKED"
-    KEY_DISABLED = "KEY_DISABLED"
-    SECRET_SUPERSEDED = "SECRET_SUPERSEDED"  # noqa: S105  # a reason, no secret
-    OWNER_DISABLED = "OWNER_DISABLED"
-    ORGANIZATION_DISABLED = "ORGANIZATION_DISABLED"
-    ORGANIZATION_MISMATCH = "ORGANIZATION_MISMATCH"
-    ENVIRONMENT_MISMATCH = "ENVIRONMENT_MISMATCH"
-    NETWORK_NOT_ALLOWED = "NETWORK_NOT_ALLOWED"
-    SCOPE_INSUFFICIENT = "SCOPE_INSUFFICIENT"
-    OWNER_PERMISSION_INSUFFICIENT = "OWNER_PERMISSION_INSUFFICIENT"
-    RESOURCE_NOT_GRANTED = "RESOURCE_NOT_GRANTED"
-    RELATION_MISSING = "RELATION_MISSING"
-    DENIED_BY_RULE = "DENIED_BY_RULE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +104,14 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GroupMember:
+    """Who is in a group: a principal or another group; the other one is None."""
+
+    principal: str | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
     """A principal or a group (the other one is None) holds a role; no resources means on every resource."""
 
@@ -146,15 +127,67 @@ class Binding:
     created_at: datetime
     updated_at: datetime
     etag: str
+    condition: str = ""
+    """In CEL; it counts only where this holds. Empty: always."""
+    revision: int | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A fact: a principal or a group (the other one is None) has a relation to a resource, e.g. "assessments/42"."""
+
+    resource: str
+    relation: str
+    principal: str | None = None
+    group: str | None = None
+    created_at: datetime | None = field(default=None, compare=False)
+    """None until Doorward has answered with it."""
+
+    def __str__(self) -> str:
+        """Write it as `parse` reads it."""
+        subject = f"user:{self.principal}" if self.group is None else f"group:{self.group}"
+        return f"{self.resource}#{self.relation}@{subject}"
+
+    @classmethod
+    def parse(cls, text: str) -> Relation:
+        """Read `assessments/42#assigned@user:alice` or `…@group:staff`. Raises ValueError."""
+        match = _RELATION.fullmatch(text)
+        if match is None:
+            raise ValueError(f"{text!r} is no relation; write e.g. assessments/42#assigned@user:alice or …@group:staff")
+        principal, group = (None, match["subject"]) if match["kind"] == "group" else (match["subject"], None)
+        return cls(match["resource"], match["relation"], principal, group)
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedRelations:
+    """How many relations a call wrote that were not there, or deleted that were."""
+
+    count: int
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredResource:
+    """What is kept about a resource, e.g. "vulnerabilities/7": facts, and what it is a part of (empty: not kept)."""
+
+    organization: str
+    keyspace: str
+    resource: str
+    attributes: Mapping[str, Attribute]
+    parent: str
+    created_at: datetime
+    updated_at: datetime
+    etag: str
     revision: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What a deletion ended: so many keys that were not yet revoked."""
+    """What a deletion ended: so many keys that were not yet revoked, and so many relations."""
 
     keys: int
     revision: int
+    relations: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +198,8 @@ class KeyBinding:
     resources: Sequence[str] = ()
     not_before: datetime | None = None
     expires_at: datetime | None = None
+    condition: str = ""
+    """In CEL; it counts only where this holds. Empty: always."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,76 +286,6 @@ class RevokedKeys:
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
-    """The parts of an HTTP request in which the keyspace's credential sources look; none of them prints.
-
-    Headers as they came, repeated names included; `query` is what follows the "?", still percent-encoded.
-    """
-
-    headers: Mapping[str, str] | Sequence[tuple[str, str]] = field(default=(), repr=False)
-    query: str = field(default="", repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One question of a batch; see `Client.authorize`."""
-
-    action: str
-    resource: str | None = None
-    organization: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """The rule that decided: of this role, given by this binding (empty: a scope of the key), at this position."""
-
-    role: str
-    binding: str
-    position: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Who a credential belongs to. The key's fields are empty if a principal was asked about."""
-
-    key_id: str
-    key_name: str
-    masked_key: str
-    organization: str
-    owner: Principal | None
-    environment: str
-    key_type: str
-    ceiling: Ceiling
-    scopes: tuple[str, ...]
-    roles: tuple[str, ...]
-    """Roles of the keyspace that the owner holds now, directly or by groups, on some or all resources."""
-    metadata: Mapping[str, str]
-    expires_at: datetime | None
-    api_version: str = ""
-    """The one that the key was created with. Empty: the keyspace names none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """The outcome of a question; true exactly if allowed. `message` is fit for end users."""
-
-    allowed: bool
-    reason: Reason
-    message: str
-    identity: Identity | None
-    """None unless possession of a key was proved, and that key is within the caller's reach."""
-    rule: Rule | None
-    missing_permissions: tuple[str, ...]
-    revision: int
-    """The store's commit counter that the decision saw; 0 if it needed no look at the store."""
-    error: CallFailed | None = None
-    """In a batch: why this question could not be decided. It is not allowed then, but not denied either."""
-
-    def __bool__(self) -> bool:
-        return self.allowed
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keyspace:
     """One API product whose keys Doorward keeps. In lists, `source` is empty."""
@@ -339,10 +304,34 @@ class Keyspace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stranding:
+    """One part of a keyspace file whose change takes something from keys or bindings, and from how many."""
+
+    field: str
+    why: str
+    keys: int
+    bindings: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyspaceTestResult:
+    """What came of one question of a test in a keyspace file; `problem` is empty if it passed."""
+
+    name: str
+    asked: str
+    line: int
+    passed: bool
+    problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AppliedKeyspace:
-    """What applying a file did, or with dry_run would do; `diff` is in unified format."""
+    """What applying a file did, or with dry_run would do; `diff` is in unified format, `changes` the same in words."""
 
     keyspace: Keyspace
     outcome: ApplyOutcome
     diff: str
     revision: int
+    changes: tuple[str, ...] = ()
+    stranded: tuple[Stranding, ...] = ()
+    tests: tuple[KeyspaceTestResult, ...] = ()

@@ -14,12 +14,15 @@ from grpc_health.v1 import health
 from doorward_server.config import Config, split_address
 from doorward_server.core.errors import DoorwardError
 from doorward_server.core.model import Quotas
+from doorward_server.service.asking import Asking
 from doorward_server.service.authorizing import Authorizer
 from doorward_server.service.batch_revoking import BatchRevokes
 from doorward_server.service.bootstrap import bootstrap
 from doorward_server.service.catalog import Catalog
 from doorward_server.service.directory import Directory
 from doorward_server.service.expiring import SWEEP_SECONDS, Expiring
+from doorward_server.service.explaining import Explainer
+from doorward_server.service.facts import Facts
 from doorward_server.service.finding import Finder
 from doorward_server.service.guard import Clock, Guard
 from doorward_server.service.ids import Random, new_id
@@ -229,9 +232,7 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     slow, penalty = Pool("slow", threads=1, backlog=64, nice=10), Pool("penalty", threads=1, backlog=16, nice=15)
     quotas = Quotas(keys=config.max_keys, bindings=config.max_bindings)
     catalog = Catalog(store)
-    guard = Guard(store, catalog, clock)
-    uses = LastUse(store, management)
-    metrics = Metrics()
+    guard, uses, metrics = Guard(store, catalog, clock), LastUse(store, management), Metrics()
     prover = Prover(store, keyring, slow, penalty, management, clock, random(32))
     finder = Finder(store, catalog, keyring.current.lookup, prover, reads)
     authorizer = Authorizer(finder, guard, uses, reads, clock)
@@ -246,8 +247,8 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     keyspaces = Keyspaces(store, catalog, guard, mint, clock)
     servicers = Servicers(
         keys=KeyServicer(keys, imports, batch_revokes, reveals, catalog, management, clock),
-        authz=AuthzServicer(authorizer, metrics),
-        directory=DirectoryServicer(directory, roles, management),
+        authz=AuthzServicer(authorizer, Explainer(Asking(finder, guard), clock), metrics),
+        directory=DirectoryServicer(directory, roles, Facts(store, catalog, guard, quotas, clock), management),
         keyspaces=KeyspaceServicer(keyspaces, management),
     )
     membership = Membership(store, keyring, config.peppers, clock, new_id("replica", random))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from doorward_server.app import App
+from doorward_server.core.directory import Binding, Organization, Principal, PrincipalKind, SubjectKind
 from doorward_server.core.errors import AlreadyExists, NotFound
-from doorward_server.core.model import Binding, Organization, Principal, PrincipalKind, SubjectKind
 from doorward_server.service.guard import Caller
 
 DEFAULT_PORT = 50051
@@ -26,7 +26,7 @@ async def furnish(app: App, folder: Path, port: int) -> str:
 
 def _keyspaces(app: App, caller: Caller, folder: Path) -> None:
     for file in sorted(folder.glob("*.yaml")):
-        app.keyspaces.apply(caller, file.read_text("utf-8"), "", dry_run=False)
+        app.keyspaces.apply(caller, file.read_text("utf-8"), "", dry_run=False, force=True)
 
 
 def _people(app: App, caller: Caller, organization: str, principal: str, name: str) -> None:

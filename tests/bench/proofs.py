@@ -55,6 +55,12 @@ def timing(samples: int = SAMPLES) -> dict[str, float]:
     return dict(json.loads(done.stdout))
 
 
+def deciding() -> dict[str, float]:
+    """What one decision costs, measured in a process of its own."""
+    done = subprocess.run([sys.executable, str(HERE / "deciding.py")], stdout=subprocess.PIPE, check=True, timeout=300)
+    return dict(json.loads(done.stdout))
+
+
 class Proofs:
     """A server that is asked as root."""
 

@@ -1,10 +1,12 @@
 """`make bench`: how much of an empty RPC's throughput is left once a call is authenticated, authorized and decided.
 
-And what a flood of wrong slow proofs does to it, how fast keys are imported, what the time of a denial tells.
+And what a flood of wrong slow proofs does to it, how fast keys are imported, what the time of a denial tells, and what
+`decide` alone costs, with conditions and without.
 
 A real server process on one core, load from h2load (or from `load.py`) on another, all rows in turn in every round, so
-that whatever else the machine does hits all of them alike. Only ratios are printed: they are what can be compared. What
-was served is taken from the server's own counters, because h2load counts HTTP statuses, and those are always 200.
+that whatever else the machine does hits all of them alike. Ratios are printed, because they can be compared, and the
+microseconds of `decide`. What was served is taken from the server's own counters, because h2load counts HTTP statuses,
+and those are always 200.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ from doorward.v1 import (
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.bench.proofs import Proofs, timing  # noqa: E402
+from tests.bench.proofs import Proofs, deciding, timing  # noqa: E402
 
 HERE = Path(__file__).parent
 KEYS = 1000
@@ -173,7 +175,7 @@ class Seeder:
         self._metadata = (("authorization", f"Bearer {root}"),)
 
     def seed(self) -> tuple[str, str, str]:
-        """Return the backend's key, a key that may execute flows, and one that may only read them."""
+        """Return the backend's key, a key that may change flows, and one that may only read them."""
         source = (ROOT / "examples/keyspaces/factorythread.yaml").read_text("utf-8")
         self._ask(keyspaces_pb2_grpc.KeyspaceServiceStub, keyspaces_pb2.ApplyKeyspaceRequest(source=source))
         stub = directory_pb2_grpc.DirectoryServiceStub
@@ -211,10 +213,10 @@ def rows(key: str, reader: str) -> list[Row]:
 
     def authorize(text: str) -> bytes:
         return authz_pb2.AuthorizeRequest(
-            key=text, keyspace="factorythread", action="flows:execute", resource=flow, organization="bench"
+            key=text, keyspace="factorythread", action="flows:update", resource=flow, organization="bench"
         ).SerializeToString()
 
-    item = authz_pb2.BatchAuthorizeItem(action="flows:execute", resource=flow)
+    item = authz_pb2.BatchAuthorizeItem(action="flows:update", resource=flow)
     batch = authz_pb2.BatchAuthorizeRequest(
         key=key, keyspace="factorythread", organization="bench", items=[item] * BATCH
     )
@@ -345,7 +347,7 @@ def proofs(table: list[Row], real: Server, load: Load, root: str) -> dict[str, f
     found |= asked.imported(statistics.median(empty.rates))
     asked.close()
     with pinned(SERVERS):
-        return found | timing()
+        return found | timing() | deciding()
 
 
 def report(found: dict[str, float], facts: dict[str, str]) -> None:

@@ -31,10 +31,10 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from doorward_server.core import keytext, verify  # noqa: E402
-from doorward_server.core.decide import Reason  # noqa: E402
 from doorward_server.core.keytext import SecretText  # noqa: E402
+from doorward_server.core.reasons import Reason  # noqa: E402
 from doorward_server.core.verify import KIND, Peppers, Verifier  # noqa: E402
-from doorward_server.service.authorizing import Ask, Item  # noqa: E402
+from doorward_server.service.questions import Ask, Item  # noqa: E402
 from tests.fakes import FakeClock  # noqa: E402
 from tests.service.door import Door, keyspace, opened_door  # noqa: E402
 

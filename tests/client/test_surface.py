@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import doorward
-from doorward import AsyncClient, Client, errors, imports, model
-from doorward.calls import authz, directory, keys, keyspaces
+from doorward import AsyncClient, Client, decision, errors, imports, model
+from doorward.calls import decided, directory, keys, keyspaces, listing
 from doorward.calls.imports import OUTCOMES
 from doorward.channels import PATHS, SERVICE_CONFIG
 from doorward.v1 import authz_pb2, directory_pb2, errors_pb2, keys_pb2, keyspaces_pb2
@@ -26,7 +26,7 @@ def test_all_holds_every_public_name() -> None:
     assert all(getattr(doorward, name) is not None for name in names)
     defined = {
         name
-        for module in (errors, imports, model)
+        for module in (decision, errors, imports, model)
         for name, kind in vars(module).items()
         if inspect.isclass(kind) and kind.__module__ == module.__name__
     }
@@ -93,7 +93,10 @@ def test_the_docstring_draws_the_tree_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("words", "table", "wire", "prefix"),
     [
-        (model.Reason, authz.REASONS, authz_pb2.Reason, "REASON_"),
+        (decision.Reason, decided.REASONS, authz_pb2.Reason, "REASON_"),
+        (decision.Step, listing.STEPS, authz_pb2.DecisionStep, "DECISION_STEP_"),
+        (decision.Effect, listing.EFFECTS, authz_pb2.Effect, "EFFECT_"),
+        (decision.RuleOutcome, listing.RULE_OUTCOMES, authz_pb2.RuleOutcome, "RULE_OUTCOME_"),
         (model.KeyState, keys.STATES, keys_pb2.KeyState, "KEY_STATE_"),
         (model.Ceiling, keys.CEILINGS, keys_pb2.Ceiling, "CEILING_"),
         (model.PrincipalKind, directory.KINDS, directory_pb2.PrincipalKind, "PRINCIPAL_KIND_"),

@@ -7,6 +7,7 @@ makes them; roles are read from the keyspace document itself, every time, as slo
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 from typing import Any
 
 World = dict[str, Any]
@@ -15,7 +16,11 @@ Answer = dict[str, Any]
 
 
 def decide(world: World, question: Question, now: int) -> Answer:
-    """Return {"reason", "missing", "rules"}; rules are all (role, index, binding) that may be named as deciding."""
+    """Return {"reason", "missing", "lacked", "rules"}.
+
+    Rules are all (role, index, binding, lacked) that may be named as deciding; what conditions lacked goes with the
+    rule that denies for it, else with the answer.
+    """
     key = world["key"]
     owner = world["owner"]
     organization = world["organization"]
@@ -60,17 +65,18 @@ def decide(world: World, question: Question, now: int) -> Answer:
 
     # Actions that are `authenticated` need only the steps so far.
     if question["action"] in document["authenticated"]:
-        return {"reason": "ALLOWED", "missing": [], "rules": []}
+        return {"reason": "ALLOWED", "missing": [], "lacked": [], "rules": []}
 
     # Step 8: the ceiling.
     answer = None
     if key is not None and key["ceiling"] == "LIST":
         held = []
         for scope in key["scopes"]:
-            held.append({"id": "", "role": scope, "resources": ["*"], "not_before": None, "expires_at": None})
+            always = {"not_before": None, "expires_at": None, "condition": ""}
+            held.append({"id": "", "role": scope, "resources": ["*"], **always})
         for binding in key["bindings"]:
             held.append({**binding, "id": ""})
-        answer = judge(held, question, document, now, "SCOPE_INSUFFICIENT")
+        answer = judge(held, world, question, now, "SCOPE_INSUFFICIENT")
         if answer["reason"] != "ALLOWED":
             return answer
 
@@ -85,22 +91,25 @@ def decide(world: World, question: Question, now: int) -> Answer:
             for binding in world["bindings"]:
                 if binding["keyspace"] == document["keyspace"]:
                     held.append(binding)
-        answer = judge(held, question, document, now, "OWNER_PERMISSION_INSUFFICIENT")
+        answer = judge(held, world, question, now, "OWNER_PERMISSION_INSUFFICIENT")
     assert answer is not None
     return answer
 
 
 def deny(reason: str) -> Answer:
     """Return a denial that misses no permission and names no rule."""
-    return {"reason": reason, "missing": [], "rules": []}
+    return {"reason": reason, "missing": [], "lacked": [], "rules": []}
 
 
-def judge(held: list[Any], question: Question, document: Any, now: int, lacking: str) -> Answer:
+def judge(held: list[Any], world: World, question: Question, now: int, lacking: str) -> Answer:
     """Deny beats allow; the default is deny."""
-    allowing = []
-    denying = []
-    only_relation_missing = False
-    only_resource_missing = False
+    document = world["document"]
+    told = what_is_told(world, question, now)
+    relations = relations_held(world, question)
+    allowing: list[Any] = []
+    denying: list[Any] = []
+    lacked: list[str] = []
+    nearest = 0
     for binding in held:
         if binding["role"] not in document["roles"]:
             continue
@@ -115,26 +124,156 @@ def judge(held: list[Any], question: Question, document: Any, now: int, lacking:
                 on_resource = fits_one(binding["resources"], question["resource"]) and fits_one(
                     rule["resources"], question["resource"]
                 )
-                relation = rule["relation"] == "" or rule["relation"] in question["relations"]
-                named = (role, index, binding["id"])
+                related = rule["relation"] == "" or rule["relation"] in relations
+                one = weigh(binding["condition"], told)
+                other = weigh(rule["condition"], told)
+                names = sorted(set(one["lacked"] + other["lacked"]))
+                false = one["is"] == "false" or other["is"] == "false"
+                true = one["is"] == "true" and other["is"] == "true"
                 if rule["effect"] == "DENY":
-                    if on_resource and relation:
-                        denying.append(named)
-                elif on_resource and relation:
-                    allowing.append(named)
-                elif on_resource:
-                    only_relation_missing = True
+                    if on_resource and related and not false:
+                        denying.append((role, index, binding["id"], names))
+                elif not on_resource:
+                    nearest = max(nearest, 1)
+                elif not related:
+                    nearest = max(nearest, 2)
+                elif true:
+                    allowing.append((role, index, binding["id"], []))
+                elif false or names == []:
+                    nearest = max(nearest, 3)
                 else:
-                    only_resource_missing = True
+                    nearest = max(nearest, 4)
+                    lacked = sorted(set(lacked + names))
     if len(denying) > 0:
-        return {"reason": "DENIED_BY_RULE", "missing": [], "rules": denying}
+        return {"reason": "DENIED_BY_RULE", "missing": [], "lacked": [], "rules": denying}
     if len(allowing) > 0:
-        return {"reason": "ALLOWED", "missing": [], "rules": allowing}
-    if only_relation_missing:
+        return {"reason": "ALLOWED", "missing": [], "lacked": [], "rules": allowing}
+    if nearest == 4:
+        return {"reason": "CONTEXT_MISSING", "missing": [], "lacked": lacked, "rules": []}
+    if nearest == 3:
+        return deny("CONDITION_FALSE")
+    if nearest == 2:
         return deny("RELATION_MISSING")
-    if only_resource_missing:
+    if nearest == 1:
         return deny("RESOURCE_NOT_GRANTED")
-    return {"reason": lacking, "missing": [question["action"]], "rules": []}
+    return {"reason": lacking, "missing": [question["action"]], "lacked": [], "rules": []}
+
+
+def parent_of(question: Question) -> str:
+    """The stored parent, else the sent one, else none."""
+    if question["stored"]["parent"] != "":
+        return str(question["stored"]["parent"])
+    return str(question["sent"]["parent"])
+
+
+def relations_held(world: World, question: Question) -> list[str]:
+    """What whoever is asked about has: to the resource, or, with `parent.` before it, to its parent."""
+    parent = parent_of(question)
+    found = []
+    for on, word in question["stored"]["relations"]:
+        if on == "resource":
+            found.append(word)
+        elif parent != "":
+            found.append("parent." + word)
+    for one in question["sent"]["relations"]:
+        if one["kind"] == "PRINCIPAL" and (world["owner"] is None or one["subject"] != world["owner"]["id"]):
+            continue
+        if one["kind"] == "GROUP" and (world["owner"] is None or one["subject"] not in world["groups"]):
+            continue
+        if one["resource"] == "" or one["resource"] == question["resource"]:
+            found.append(one["relation"])
+        elif one["resource"] == parent:
+            found.append("parent." + one["relation"])
+    return found
+
+
+def what_is_told(world: World, question: Question, now: int) -> dict[str, Any]:
+    """All that conditions may read, of the declared type; what is not in here nobody told."""
+    told: dict[str, Any] = {}
+    stored, sent, parent = question["stored"], question["sent"], parent_of(question)
+    resource = dict(sent["attributes"])
+    for name in stored["attributes"]:
+        resource[name] = stored["attributes"][name]
+    above = stored["parent_attributes"] if parent != "" else {}
+    for whose, attributes in (("resource", resource), ("parent", above)):
+        if "published" in attributes and attributes["published"] in (True, False):
+            told[whose + ".published"] = attributes["published"]
+        if "by" in attributes:
+            told[whose + ".by"] = attributes["by"]
+    told["resource.type"] = question["resource"].split("/")[0]
+    if "/" in question["resource"]:
+        told["resource.id"] = question["resource"].split("/", 1)[1]
+    if parent != "":
+        told["parent.type"] = parent.split("/")[0]
+    if world["organization"]["attributes"].get("plan") in ("pro", "free"):
+        told["organization.plan"] = world["organization"]["attributes"]["plan"]
+    if world["owner"] is not None:
+        told["principal.id"] = world["owner"]["id"]
+        told["principal.groups"] = world["groups"]
+        if world["owner"]["email"] != "":
+            told["principal.email"] = world["owner"]["email"]
+        if world["owner"]["attributes"].get("level") in (1, 3, 5):
+            told["principal.level"] = world["owner"]["attributes"]["level"]
+    if world["key"] is not None and "tier" in world["key"]["metadata"]:
+        told["key.tier"] = world["key"]["metadata"]["tier"]
+    if question["context"].get("mfa") in (True, False):
+        told["context.mfa"] = question["context"]["mfa"]
+    if question["client_ip"] is not None:
+        told["context.client_ip"] = question["client_ip"]
+    told["context.time"] = now if question["time"] is None else question["time"]
+    return told
+
+
+def weigh(text: str, told: dict[str, Any]) -> dict[str, Any]:
+    """Evaluate one of the conditions that worlds have, each by hand."""
+    if text == "":
+        return {"is": "true", "lacked": []}
+    if text == 'resource.gone == "x"':
+        return {"is": "unknown", "lacked": []}
+    if text == 'key.tier == "gold" || context.mfa':
+        if told.get("key.tier") == "gold" or told.get("context.mfa") is True:
+            return {"is": "true", "lacked": []}
+        return needing(["key.tier", "context.mfa"], told, lambda: False)
+    if text == 'resource.type == "flows" && resource.id != "a"':
+        if told["resource.type"] != "flows":
+            return {"is": "false", "lacked": []}
+        return needing(["resource.id"], told, lambda: told["resource.id"] != "a")
+    if text == "principal.level / (principal.level - 3) > 0":
+        if told.get("principal.level") == 3:
+            return {"is": "unknown", "lacked": []}
+        return needing(["principal.level"], told, lambda: told["principal.level"] == 5)
+    if text == 'in_network(context.client_ip, "10.0.0.0/8")':
+        plain = str(told.get("context.client_ip", "")).removeprefix("::ffff:")
+        return needing(["context.client_ip"], told, lambda: address_in(plain, "10.0.0.0/8"))
+    if text == 'context.time < timestamp("2023-11-14T22:13:20Z")':
+        return needing(["context.time"], told, lambda: told["context.time"] < 1_700_000_000_000_000)
+    simple = {
+        "resource.published": (["resource.published"], lambda: told["resource.published"]),
+        "!resource.published": (["resource.published"], lambda: not told["resource.published"]),
+        "parent.published": (["parent.published"], lambda: told["parent.published"]),
+        "resource.by == principal.id": (
+            ["resource.by", "principal.id"],
+            lambda: told["resource.by"] == told["principal.id"],
+        ),
+        "resource.by == principal.email": (
+            ["resource.by", "principal.email"],
+            lambda: told["resource.by"] == told["principal.email"],
+        ),
+        'organization.plan == "pro"': (["organization.plan"], lambda: told["organization.plan"] == "pro"),
+        "principal.level > 2": (["principal.level"], lambda: told["principal.level"] > 2),
+        '"guild" in principal.groups': (["principal.groups"], lambda: "guild" in told["principal.groups"]),
+        'parent.type == "users"': (["parent.type"], lambda: told["parent.type"] == "users"),
+    }
+    names, holds = simple[text]
+    return needing(names, told, holds)
+
+
+def needing(names: list[str], told: dict[str, Any], holds: Callable[[], bool]) -> dict[str, Any]:
+    """Unknown if one of *names* is not told; else true or false."""
+    lacked = [name for name in names if name not in told]
+    if len(lacked) > 0:
+        return {"is": "unknown", "lacked": sorted(lacked)}
+    return {"is": "true" if holds() else "false", "lacked": []}
 
 
 def roles_within(document: Any, name: str) -> list[str]:

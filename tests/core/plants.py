@@ -11,7 +11,21 @@ import hmac
 from collections.abc import Callable
 from typing import Any
 
-from doorward_server.core import decide, keyspace, keytext, model, policy, verify
+from doorward_server.core import (
+    decide,
+    directory,
+    explain,
+    facts,
+    keytext,
+    model,
+    policy,
+    reasons,
+    roles,
+    selectors,
+    subject,
+    verify,
+)  # fmt: skip
+from doorward_server.service import conditions
 
 PLANTS: dict[str, tuple[str, Callable[[], None]]] = {}
 """By name: the test that notices, and what plants it."""
@@ -44,7 +58,7 @@ def put(where: object, name: str, wrong: object) -> None:
 def allow_beats_deny() -> None:
     right = decide._judge
 
-    def judge(held: Any, question: Any, now: int, lacking: Any) -> Any:
+    def judge(who: Any, held: Any, question: Any, now: int, *rest: Any) -> Any:
         def without(effect: policy.Effect) -> Any:
             return tuple(
                 dataclasses.replace(
@@ -60,8 +74,8 @@ def allow_beats_deny() -> None:
                 for holding in held
             )
 
-        allowed = right(without(policy.Effect.DENY), question, now, lacking)
-        return allowed if allowed.allowed else right(held, question, now, lacking)
+        allowed = right(who, without(policy.Effect.DENY), question, now, *rest)
+        return allowed if allowed.allowed else right(who, held, question, now, *rest)
 
     put(decide, "_judge", judge)
 
@@ -69,7 +83,7 @@ def allow_beats_deny() -> None:
 @noticed_by(ORACLE)
 def organization_after_roles() -> None:
     """A wildcard crosses: whoever holds something on every resource is not asked for its organization."""
-    right = decide._place
+    right = decide.placed
 
     def place(subject: Any, question: Any, keyspace: Any) -> Any:
         held = (*(subject.ceiling or ()), *(subject.roles or ()))
@@ -77,22 +91,22 @@ def organization_after_roles() -> None:
             question = dataclasses.replace(question, organization=None)
         return right(subject, question, keyspace)
 
-    put(decide, "_place", place)
+    put(decide, "placed", place)
 
 
 @noticed_by("test_decide_properties.py::test_nothing_crosses_without_an_operator_whatever_is_granted")
 def any_keyspace_has_an_operator() -> None:
-    right = decide._place
+    right = decide.placed
 
     def place(subject: Any, question: Any, keyspace: Any) -> Any:
         return right(subject, question, dataclasses.replace(keyspace, operator=subject.organization.id))
 
-    put(decide, "_place", place)
+    put(decide, "placed", place)
 
 
 @noticed_by(ORACLE)
 def expired_binding_counts() -> None:
-    put(decide.Held, "active", lambda self, now: self.not_before is None or self.not_before <= now)
+    put(subject.Held, "active", lambda self, now: self.not_before is None or self.not_before <= now)
 
 
 @noticed_by("test_decide_properties.py::test_a_binding_counts_from_not_before_until_expires_at")
@@ -102,47 +116,50 @@ def binding_counts_a_moment_too_long() -> None:
             self.expires_at is None or now <= self.expires_at
         )
 
-    put(decide.Held, "active", active)
+    put(subject.Held, "active", active)
 
 
 @noticed_by("test_decide_properties.py::test_an_address_that_was_not_given_is_in_no_network")
 def absent_address_passes() -> None:
-    right = decide.in_network
+    right = subject.in_network
     put(decide, "in_network", lambda subject, client_ip: client_ip is None or right(subject, client_ip))
 
 
 @noticed_by("test_decide_properties.py::test_an_inheriting_key_may_do_what_both_it_and_its_owner_may")
 def owner_is_not_asked_of_a_list() -> None:
-    right = decide.key_subject
+    right = subject.key_subject
 
     def key_subject(key: Any, *rest: Any) -> Any:
-        subject = right(key, *rest)
-        return dataclasses.replace(subject, roles=None) if key.ceiling is model.Ceiling.LIST else subject
+        made = right(key, *rest)
+        return dataclasses.replace(made, roles=None) if key.ceiling is model.Ceiling.LIST else made
 
-    put(decide, "key_subject", key_subject)
+    put(subject, "key_subject", key_subject)
 
 
 @noticed_by(ORACLE)
 def bindings_of_a_key_without_owner_count() -> None:
     """As the core had it once."""
-    right = decide.key_subject
+    right = subject.key_subject
 
-    def key_subject(key: Any, secret: Any, organization: Any, owner: Any, bindings: Any, keyspace: Any) -> Any:
-        subject = right(key, secret, organization, owner, bindings, keyspace)
-        asked = subject.roles is not None
-        return dataclasses.replace(subject, roles=decide.held_roles(bindings, keyspace) if asked else None)
+    def key_subject(
+        key: Any, secret: Any, organization: Any, owner: Any, bindings: Any, keyspace: Any, *rest: Any
+    ) -> Any:
+        made = right(key, secret, organization, owner, bindings, keyspace, *rest)
+        asked = made.roles is not None
+        return dataclasses.replace(made, roles=subject.held_roles(bindings, keyspace) if asked else None)
 
-    put(decide, "key_subject", key_subject)
+    put(subject, "key_subject", key_subject)
 
 
 @noticed_by(ORACLE)
 def deny_without_its_relation_denies() -> None:
     right = decide._judge
 
-    def judge(held: Any, question: Any, now: int, lacking: Any) -> Any:
-        eager = dataclasses.replace(question, relations=frozenset({"owner", "assigned"}))
-        denied = right(held, eager, now, lacking)
-        return denied if denied.reason is decide.Reason.DENIED_BY_RULE else right(held, question, now, lacking)
+    def judge(who: Any, held: Any, question: Any, now: int, *rest: Any) -> Any:
+        every = frozenset({"owner", "assigned", "parent.owner", "parent.assigned"})
+        eager = dataclasses.replace(question, facts=dataclasses.replace(question.facts, relations=every))
+        denied = right(who, held, eager, now, *rest)
+        return denied if denied.reason is reasons.Reason.DENIED_BY_RULE else right(who, held, question, now, *rest)
 
     put(decide, "_judge", judge)
 
@@ -154,13 +171,171 @@ def superseded_secret_works() -> None:
 
 @noticed_by("test_decide_properties.py::test_ending_anything_never_allows_more")
 def owner_may_be_disabled() -> None:
-    put(model.Principal, "alive", property(lambda self: self.deleted_at is None))
+    put(directory.Principal, "alive", property(lambda self: self.deleted_at is None))
 
 
 @noticed_by(ORACLE)
 def included_roles_are_left_out() -> None:
-    right = keyspace._Roles._role
-    put(keyspace._Roles, "_role", lambda self, name, documents, included: right(self, name, documents, included[:1]))
+    right = roles.Roles._role
+    put(roles.Roles, "_role", lambda self, name, documents, included: right(self, name, documents, included[:1]))
+
+
+# --- relations and conditions -----------------------------------------------------------------------------------------
+
+
+def misjudge(outcome: Callable[[Any, Any], Any]) -> None:
+    """Plant what conditions come to: *outcome* is given the right outcome and the rule."""
+    right = decide.Scales.weigh
+    put(decide.Scales, "weigh", lambda self, holding, rule: outcome(right(self, holding, rule), rule))
+
+
+@noticed_by(ORACLE)
+def deny_that_cannot_be_evaluated_is_passed_over() -> None:
+    def outcome(right: Any, rule: Any) -> Any:
+        return False if isinstance(right, policy.Unknown) and rule.effect is policy.Effect.DENY else right
+
+    misjudge(outcome)
+
+
+@noticed_by(ORACLE)
+def missing_attribute_allows() -> None:
+    misjudge(lambda right, rule: right if right is False or rule.effect is policy.Effect.DENY else True)
+
+
+@noticed_by("test_decide_facts.py::test_what_is_neither_true_nor_false_is_broken")
+def truthy_is_true() -> None:
+    def outcome(self: Any, condition: Any) -> Any:
+        told = True if condition is None else condition.evaluate(self.look)
+        return told if isinstance(told, policy.Unknown) else bool(told)
+
+    put(decide.Scales, "outcome", outcome)
+
+
+@noticed_by(ORACLE)
+def binding_conditions_are_ignored() -> None:
+    put(policy.Keyspace, "condition", lambda self, text: None)
+
+
+@noticed_by("test_decide_facts.py::test_a_repeatable_answer_is_the_same_whatever_else_is_said")
+def everything_is_repeatable() -> None:
+    right = decide._judge
+    put(decide, "_judge", lambda *given: dataclasses.replace(right(*given), repeatable=True))
+
+
+@noticed_by("test_decide_facts.py::test_what_is_stored_changes_nothing_where_it_is_not_needed")
+def parents_are_not_needed() -> None:
+    put(roles, "_asks_stored", lambda rule: rule.relation != "" and not rule.relation.startswith("parent."))
+
+
+def combined(change: Callable[[Any, Any], Any]) -> None:
+    """Plant what is known of a resource: *change* is given the right facts and what was sent."""
+    right = facts.combine
+    put(facts, "combine", lambda path, sent, *rest: change(right(path, sent, *rest), sent))
+
+
+@noticed_by(ORACLE)
+def parents_relation_is_the_resources() -> None:
+    def change(right: Any, sent: Any) -> Any:
+        return dataclasses.replace(right, relations=frozenset(it.removeprefix("parent.") for it in right.relations))
+
+    combined(change)
+
+
+@noticed_by(ORACLE)
+def sent_attribute_beats_the_stored_one() -> None:
+    combined(lambda right, sent: dataclasses.replace(right, attributes={**right.attributes, **sent.attributes}))
+
+
+@noticed_by("test_decide_facts.py::test_a_sent_parent_counts_only_where_none_is_stored")
+def sent_parent_beats_the_stored_one() -> None:
+    right = facts.combine
+
+    def combine(path: Any, sent: Any, attributes: Any, parent: str, *rest: Any) -> Any:
+        return right(path, sent, attributes, "" if sent.parent else parent, *rest)
+
+    put(facts, "combine", combine)
+
+
+@noticed_by(ORACLE)
+def relation_of_a_group_is_ignored() -> None:
+    right = facts._is_theirs
+    put(facts, "_is_theirs", lambda it, *who: it.subject_kind is not directory.SubjectKind.GROUP and right(it, *who))
+
+
+@noticed_by(ORACLE)
+def relation_of_a_group_is_anybodys() -> None:
+    right = facts._is_theirs
+    put(facts, "_is_theirs", lambda it, *who: it.subject_kind is directory.SubjectKind.GROUP or right(it, *who))
+
+
+@noticed_by("test_conditions.py::test_what_costs_too_much_or_misleads_is_refused")
+def comprehensions_are_compiled() -> None:
+    put(conditions, "check_macros", lambda parsed: None)
+
+
+@noticed_by("test_conditions.py::test_a_value_of_another_type_was_not_told")
+def types_are_not_checked() -> None:
+    put(conditions, "_value", lambda type, value: list(value) if isinstance(value, tuple) else value)
+
+
+# --- explanations and lists -------------------------------------------------------------------------------------------
+
+EXPLAIN = "test_explain.py::test_the_trace_comes_to_the_decision"
+BRUTE_FORCE = "test_selectors.py::test_selectors_fit_exactly_what_is_allowed"
+
+
+@noticed_by(EXPLAIN)
+def trace_passes_over_a_deny_that_cannot_be_evaluated() -> None:
+    put(explain, "_DENYING", {explain.Outcome.MATCHED})
+
+
+@noticed_by(EXPLAIN)
+def trace_forgets_windows() -> None:
+    right = explain._outcome
+
+    def outcome(holding: Any, *rest: Any) -> Any:
+        return right(dataclasses.replace(holding, not_before=None, expires_at=None), *rest)
+
+    put(explain, "_outcome", outcome)
+
+
+@noticed_by(BRUTE_FORCE)
+def residual_is_dropped_from_a_selector() -> None:
+    right = selectors._left
+    put(selectors, "_left", lambda *given: None if right(*given) is None else {})
+
+
+@noticed_by(BRUTE_FORCE)
+def relation_is_dropped_from_a_selector() -> None:
+    right = selectors._selector
+    put(selectors, "_selector", lambda pattern, relations, left: right(pattern, set(), left))
+
+
+@noticed_by(BRUTE_FORCE)
+def denied_selectors_of_the_ceiling_are_lost() -> None:
+    right = selectors._select
+
+    def select(held: Any, action: str, effect: Any, *rest: Any) -> Any:
+        own = effect is policy.Effect.DENY and all(holding.binding == "" for holding in held)
+        return iter(()) if own else right(held, action, effect, *rest)
+
+    put(selectors, "_select", select)
+
+
+@noticed_by("test_selectors.py::test_a_denied_selector_that_cannot_be_told_apart_denies")
+def denied_selector_without_context_is_lost() -> None:
+    right = selectors._left
+    put(selectors, "_left", lambda given, effect, scales: right(given, policy.Effect.ALLOW, scales))
+
+
+@noticed_by("test_policy.py::test_both_match_exactly_what_each_matches")
+def wider_of_two_patterns_is_taken_for_both() -> None:
+    right = policy.Pattern.both
+    put(
+        policy.Pattern,
+        "both",
+        lambda self, other: right(self, other) and (self if self.covers(other) else right(self, other)),
+    )
 
 
 # --- patterns ---------------------------------------------------------------------------------------------------------

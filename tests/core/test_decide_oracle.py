@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from pprint import pformat
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
 
-from doorward_server.core.decide import Reason, decide
-from tests.core import oracle, worlds
+from doorward_server.core.decide import Match, decide
+from doorward_server.core.reasons import Reason
+from tests.core import oracle, translated, worlds
 
 REACHED = (
     Reason.ALLOWED,
@@ -28,6 +30,8 @@ REACHED = (
     Reason.OWNER_PERMISSION_INSUFFICIENT,
     Reason.RESOURCE_NOT_GRANTED,
     Reason.RELATION_MISSING,
+    Reason.CONDITION_FALSE,
+    Reason.CONTEXT_MISSING,
     Reason.DENIED_BY_RULE,
 )
 """Every reason that steps 5 to 9 know."""
@@ -39,6 +43,9 @@ WAYS = (
     "by a stored binding",
     "in a network",
     "related",
+    "related to the parent",
+    "under a condition",
+    "bound under a condition",
     "no rule",
 )
 """Ways to an ALLOW that must be among those compared."""
@@ -50,35 +57,46 @@ QUESTIONS = 12
 def compare(dice: Random, tally: Counter[str]) -> None:
     """Make one world, ask it QUESTIONS questions, and count what came out, with what it took to get there."""
     world = worlds.generate(dice)
-    keyspace = worlds.compiled(world)
-    subject = worlds.subject(world, keyspace)
+    keyspace = translated.compiled(world)
+    subject = translated.subject(world, keyspace)
     for _ in range(QUESTIONS):
         plain, now = worlds.ask(dice, world), dice.choice(worlds.INSTANTS)
         expected = oracle.decide(world, plain, now)
-        actual = decide(subject, worlds.question(plain), keyspace, now)
-        told = {"reason": actual.reason.value, "missing": list(actual.missing), "allowed": actual.allowed}
-        want = {
-            "reason": expected["reason"],
-            "missing": expected["missing"],
-            "allowed": expected["reason"] == "ALLOWED",
+        actual = decide(subject, translated.question(plain, world), keyspace, now)
+        told: dict[str, Any] = {
+            "reason": actual.reason.value,
+            "missing": list(actual.missing),
+            "lacked": list(actual.missing_context) if actual.match is None else [],
+            "rules": [],
         }
-        if actual.match is None:
-            right = expected["rules"] == []
-        else:
-            right = (actual.match.rule.role, actual.match.rule.index, actual.match.binding) in expected["rules"]
-        if told != want or not right:
+        if actual.match is not None:
+            rule, lacked = actual.match.rule, list(actual.missing_context)
+            named = (rule.role, rule.index, actual.match.binding, lacked)
+            told["rules"] = expected["rules"] if named in expected["rules"] else [named]
+        if told != expected:
             case = f"now {now - worlds.NOW:+d}, asked {pformat(plain)} in {pformat(world)}"
-            pytest.fail(f"decide: {told} by {actual.match}, oracle: {want} by {expected['rules']}; {case}")
+            pytest.fail(f"decide: {told}, oracle: {expected}; {case}")
+        assert actual.allowed is (expected["reason"] == "ALLOWED")
         tally[actual.reason] += 1
         tally["cases"] += 1
         if actual.allowed:
             tally["crossed"] += plain["organization"] not in (None, world["organization"]["id"])
-            tally["inherited"] += world["key"] is not None and subject.roles is not None and actual.match is not None
             tally["by ceiling and owner"] += subject.ceiling is not None and subject.roles is not None
-            tally["by a stored binding"] += actual.match is not None and actual.match.binding != ""
             tally["in a network"] += subject.networks != ()
-            tally["related"] += actual.match is not None and actual.match.rule.relation != ""
             tally["no rule"] += actual.match is None
+        if actual.allowed and actual.match is not None:
+            count_match(actual.match, world, tally)
+
+
+def count_match(match: Match, world: worlds.World, tally: Counter[str]) -> None:
+    """Count the ways in which a rule came to allow."""
+    conditional = {binding["id"] for binding in world["bindings"] if binding["condition"]}
+    tally["inherited"] += world["key"] is not None and match.binding != ""
+    tally["by a stored binding"] += match.binding != ""
+    tally["related"] += match.rule.relation in worlds.RELATIONS
+    tally["related to the parent"] += match.rule.relation.startswith("parent.")
+    tally["under a condition"] += match.rule.condition is not None
+    tally["bound under a condition"] += match.binding in conditional
 
 
 def check(tally: Counter[str], cases: int, each: int) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from doorward_server.core import decide, keytext, model, policy, verify
+from doorward_server.core.directory import Organization, Principal, PrincipalKind
 from doorward_server.core.errors import InvalidField, KeyIsExpired, KeyIsRevoked, QuotaExceeded
 from doorward_server.core.model import (
     DAY,
@@ -22,9 +23,6 @@ from doorward_server.core.model import (
     SECOND,
     Ceiling,
     Key,
-    Organization,
-    Principal,
-    PrincipalKind,
     Secret,
     State,
 )

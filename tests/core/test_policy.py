@@ -157,6 +157,16 @@ def test_covers_is_an_order() -> None:
         assert not (one.covers(two) and two.covers(three)) or one.covers(three)
 
 
+def test_both_match_exactly_what_each_matches() -> None:
+    """The intersection of any two patterns is one pattern, or nothing."""
+    for one, two in itertools.product(PATTERNS, repeat=2):
+        both = Pattern.parse(one).both(Pattern.parse(two))
+        wanted = matched(one) & matched(two)
+        assert (both is None) is (not wanted), (one, two, both)
+        if both is not None:
+            assert matched(both.text) == wanted, (one, two, both)
+
+
 def test_case_and_form_are_compared_byte_for_byte() -> None:
     assert not Pattern.parse("flows/abc").matches(("flows", "ABC"))
     assert not Pattern.parse("flows/é").matches(("flows", "e\u0301"))

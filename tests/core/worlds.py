@@ -1,4 +1,4 @@
-"""Worlds to decide in: generated from dice, as plain data for the oracle, and translated for the product.
+"""Worlds to decide in: generated from dice, as plain data for the oracle; `translated` makes them the product's.
 
 Alphabets are small so that things collide, instants lie within a microsecond of now so that boundaries are hit, and
 most worlds are in good standing so that the questions get past step 5. The dice are a `random.Random`: a seeded one,
@@ -9,28 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import ip_address
 from random import Random
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-
-from doorward_server.core import decide as product
-from doorward_server.core.keyspace import compile_keyspace
-from doorward_server.core.model import (
-    Binding,
-    Ceiling,
-    Key,
-    KeyBinding,
-    Organization,
-    Principal,
-    PrincipalKind,
-    Secret,
-    SubjectKind,
-)
-from doorward_server.core.policy import Keyspace, parse_path
-from doorward_server.core.verify import Verifier
 
 World = dict[str, Any]
 Question = dict[str, Any]
@@ -42,6 +25,36 @@ TYPES = {"flows": ["read", "write", "run"], "users": ["read", "write", "run"], "
 ACTIONS = tuple(f"{type}:{verb}" for type, verbs in TYPES.items() for verb in verbs)
 WILD_ACTIONS = ("*:read", "flows:*", "*:*", "users:*", "*:run")
 RELATIONS = ("assigned", "owner")
+ASKED_RELATIONS = (*RELATIONS, "parent.assigned", "parent.owner")
+PARENTS = {"flows": ["teams"], "teams": ["users", "flows"], "users": ["teams"]}
+GROUPS = ("staff", "guild", "guests")
+PRINCIPALS = ("alice", "bob")
+DECLARED = {
+    "organization": {"plan": "string"},
+    "principal": {"level": "int"},
+    "key": {"tier": "string"},
+    "resource": {"flows": {"published": "bool", "by": "string"}, "users": {"published": "bool"}},
+    "context": {"mfa": "bool"},
+}
+CONDITIONS = (
+    "resource.published",
+    "!resource.published",
+    "parent.published",
+    "resource.by == principal.id",
+    "resource.by == principal.email",
+    'organization.plan == "pro"',
+    "principal.level > 2",
+    'key.tier == "gold" || context.mfa',
+    'in_network(context.client_ip, "10.0.0.0/8")',
+    'context.time < timestamp("2023-11-14T22:13:20Z")',
+    '"guild" in principal.groups',
+    'resource.type == "flows" && resource.id != "a"',
+    'parent.type == "users"',
+    "principal.level / (principal.level - 3) > 0",
+)
+"""What conditions can say here; the oracle evaluates each by itself. NOW is the instant that one of them names."""
+BROKEN = 'resource.gone == "x"'
+"""On bindings only: once it compiled, until the keyspace changed."""
 ENVIRONMENTS = ("live", "test")
 ROLES = ("reader", "write", "admin:sync", "read:users", "all", "deny")
 CIDRS = (
@@ -135,7 +148,8 @@ def rule(dice: Random) -> dict[str, Any]:
         "actions": [dice.choice((*ACTIONS, *WILD_ACTIONS)) for _ in range(1 + dice.randrange(2))],
         "resources": patterns(dice),
         "effect": "DENY" if sometimes(dice, 6) else "ALLOW",
-        "relation": dice.choice(RELATIONS) if sometimes(dice, 4) else "",
+        "relation": dice.choice(ASKED_RELATIONS) if sometimes(dice, 3) else "",
+        "condition": dice.choice(CONDITIONS) if sometimes(dice, 4) else "",
     }
 
 
@@ -151,6 +165,9 @@ def document(dice: Random) -> dict[str, Any]:
         "ceilings": ["list", "owner"] if inherit else ["list"],
         "types": {type: list(verbs) for type, verbs in TYPES.items()},
         "authenticated": ["teams:write"] if sometimes(dice, 3) else [],
+        "attributes": DECLARED,
+        "relations": {type: list(RELATIONS) for type in TYPES},
+        "parents": PARENTS,
         "roles": {
             name: {
                 "includes": some(dice, ROLES[:i], 2) if i else [],
@@ -171,6 +188,7 @@ def binding(dice: Random, id: str = "") -> dict[str, Any]:
         "resources": patterns(dice),
         "not_before": near(dice, 6),
         "expires_at": near(dice, 6),
+        "condition": dice.choice((*CONDITIONS, BROKEN)) if sometimes(dice, 3) else "",
     }
 
 
@@ -184,17 +202,29 @@ def key(dice: Random, trouble: int) -> dict[str, Any]:
         "not_before": dice.choice(INSTANTS) if trouble == 4 else near(dice, 20),
         "secret_expires_at": dice.choice(INSTANTS) if trouble == 5 else near(dice, 20),
         "environment": dice.choice(ENVIRONMENTS),
-        "allowed_cidrs": [dice.choice(CIDRS) for _ in range(1 + dice.randrange(2))] if sometimes(dice, 4) else [],
+        "allowed_cidrs": [dice.choice(CIDRS) for _ in range(1 + dice.randrange(2))] if sometimes(dice, 6) else [],
         "ceiling": "OWNER" if sometimes(dice, 3) else "LIST",
         "scopes": some(dice, (*ROLES, "gone"), 2),
         "bindings": [binding(dice) for _ in range(dice.randrange(3))],
+        "metadata": {"tier": dice.choice(("gold", "tin"))} if dice.randrange(2) else {},
     }
 
 
 def somebody(dice: Random, id: str, trouble: bool) -> dict[str, Any]:
     """Return an organization or a principal."""
     dead = dice.randrange(3) if trouble else 3
-    return {"id": id, "enabled": dead not in (0, 2), "deleted_at": NOW - 1 if dead in (1, 2) else None}
+    attributes = {}
+    if dice.randrange(2) and id == "alice":
+        attributes = {"level": dice.choice((1, 3, 5, "high"))}
+    elif dice.randrange(2) and id != "alice":
+        attributes = {"plan": dice.choice(("pro", "free", True))}
+    return {
+        "id": id,
+        "enabled": dead not in (0, 2),
+        "deleted_at": NOW - 1 if dead in (1, 2) else None,
+        "attributes": attributes,
+        "email": dice.choice(("alice", "")) if id == "alice" else "",
+    }
 
 
 def generate(dice: Random) -> World:
@@ -210,10 +240,36 @@ def generate(dice: Random) -> World:
         "operator": dice.choice(ORGANIZATIONS) if sometimes(dice, 3) else "",
         "organization": somebody(dice, dice.choice(ORGANIZATIONS), 7 in troubles),
         "owner": somebody(dice, "alice", 6 in troubles) if with_owner else None,
+        "groups": sorted({*some(dice, GROUPS, 2)}),
         "bindings": [binding(dice, f"b{i}") for i in range(dice.randrange(5))],
         "document": document(dice),
         "key": made,
     }
+
+
+ALICE = {"id": "alice", "enabled": True, "deleted_at": None, "attributes": {}, "email": "alice"}
+NOTHING_SENT: dict[str, Any] = {"attributes": {}, "parent": "", "relations": []}
+NOTHING_STORED: dict[str, Any] = {"attributes": {}, "parent": "", "parent_attributes": {}, "relations": []}
+
+
+def plain_question(action: str, resource: str) -> Question:
+    """Return a question in the key's own place, about which nothing more is known."""
+    return {
+        "action": action,
+        "resource": resource,
+        "organization": None,
+        "environment": "live",
+        "client_ip": None,
+        "time": None,
+        "context": {},
+        "sent": NOTHING_SENT,
+        "stored": NOTHING_STORED,
+    }
+
+
+def plain_rule(actions: list[str], effect: str = "ALLOW") -> dict[str, Any]:
+    """Return a rule about every resource, which asks for nothing."""
+    return {"actions": actions, "resources": ["*"], "effect": effect, "relation": "", "condition": ""}
 
 
 def ask(dice: Random, world: World) -> Question:
@@ -225,101 +281,48 @@ def ask(dice: Random, world: World) -> Question:
     return {
         "action": action,
         "resource": "/".join([type, *some(dice, ("a", "b"), 2)]),
-        "organization": dice.choice(ORGANIZATIONS) if sometimes(dice, 4) else dice.choice((None, own["id"])),
-        "environment": dice.choice(ENVIRONMENTS) if sometimes(dice, 6) else environment,
+        "organization": dice.choice(ORGANIZATIONS) if sometimes(dice, 6) else dice.choice((None, own["id"])),
+        "environment": dice.choice(ENVIRONMENTS) if sometimes(dice, 12) else environment,
         "client_ip": None if sometimes(dice, 6) else dice.choice(ADDRESSES),
-        "relations": some(dice, RELATIONS, 1),
+        "time": near(dice, 3),
+        "context": {"mfa": dice.choice((True, False, "yes"))} if dice.randrange(2) else {},
+        "sent": sent(dice),
+        "stored": stored(dice),
     }
 
 
-# --- for the product --------------------------------------------------------------------------------------------------
+def attributes(dice: Random) -> dict[str, Any]:
+    """Return attributes of a resource, some of a wrong type."""
+    made: dict[str, Any] = {}
+    if dice.randrange(2):
+        made["published"] = False if dice.randrange(2) else True if not sometimes(dice, 6) else "yes"
+    if dice.randrange(2):
+        made["by"] = dice.choice(("alice", "bob", ""))
+    return made
 
 
-def compiled(world: World) -> Keyspace:
-    """Compile the world's keyspace document, by the product."""
-    return compile_keyspace(world["document"], operator=world["operator"], relations=frozenset(RELATIONS))
+def sent(dice: Random) -> dict[str, Any]:
+    """Return what comes with a question about its resource."""
+    return {
+        "attributes": attributes(dice),
+        "parent": dice.choice(("users/a", "teams/a", "teams/b")) if dice.randrange(2) else "",
+        "relations": [
+            {
+                "relation": dice.choice(RELATIONS),
+                "resource": dice.choice(("", "", "flows/a", "users/a", "teams/a", "teams/b")),
+                "kind": (kind := dice.choice(("", "PRINCIPAL", "GROUP"))),
+                "subject": "" if not kind else dice.choice(PRINCIPALS if kind == "PRINCIPAL" else GROUPS),
+            }
+            for _ in range(dice.randrange(3))
+        ],
+    }
 
 
-def subject(world: World, keyspace: Keyspace) -> product.Subject:
-    """Compile whose rights the world asks about, by the product."""
-    made = world["organization"]
-    organization = Organization(made["id"], "", {}, made["enabled"], 0, 0, 1, made["deleted_at"])
-    owner = _principal(world, world["owner"])
-    bindings = [_binding(world, plain) for plain in world["bindings"]]
-    if world["key"] is None:
-        assert owner is not None
-        return product.principal_subject(owner, organization, bindings, keyspace)
-    secret = Secret("s1", "l1", Verifier("hmac-sha256", 1, b""), "1234", 0, world["key"]["secret_expires_at"])
-    return product.key_subject(_key(world, secret), secret, organization, owner, bindings, keyspace)
-
-
-def question(plain: Question) -> product.Question:
-    """Parse a question, as the edge would."""
-    return product.Question(
-        action=plain["action"],
-        path=parse_path(plain["resource"]),
-        organization=plain["organization"],
-        environment=plain["environment"],
-        client_ip=None if plain["client_ip"] is None else ip_address(plain["client_ip"]),
-        relations=frozenset(plain["relations"]),
-    )
-
-
-def decide(world: World, plain: Question, now: int = NOW) -> product.Decision:
-    """Decide one question in one world, by the product, from the document up."""
-    keyspace = compiled(world)
-    return product.decide(subject(world, keyspace), question(plain), keyspace, now)
-
-
-def _principal(world: World, plain: dict[str, Any] | None) -> Principal | None:
-    if plain is None:
-        return None
-    kind = PrincipalKind.USER
-    return Principal(
-        world["organization"]["id"], plain["id"], kind, "", "", {}, plain["enabled"], 0, 0, 1, plain["deleted_at"]
-    )
-
-
-def _binding(world: World, plain: dict[str, Any]) -> Binding:
-    return Binding(
-        organization=world["organization"]["id"],
-        id=plain["id"],
-        subject_kind=SubjectKind.GROUP if plain["group"] else SubjectKind.PRINCIPAL,
-        subject="staff" if plain["group"] else "alice",
-        keyspace=plain["keyspace"],
-        role=plain["role"],
-        resources=tuple(plain["resources"]),
-        not_before=plain["not_before"],
-        expires_at=plain["expires_at"],
-        created_at=0,
-        updated_at=0,
-    )
-
-
-def _key(world: World, secret: Secret) -> Key:
-    plain = world["key"]
-    return Key(
-        organization=world["organization"]["id"],
-        id="k1",
-        keyspace=world["document"]["keyspace"],
-        owner=world["owner"]["id"] if world["owner"] else None,
-        name="",
-        description="",
-        environment=plain["environment"],
-        type="",
-        enabled=plain["enabled"],
-        ceiling=Ceiling(plain["ceiling"]),
-        scopes=tuple(plain["scopes"]),
-        bindings=tuple(
-            KeyBinding(b["role"], tuple(b["resources"]), b["not_before"], b["expires_at"]) for b in plain["bindings"]
-        ),
-        allowed_cidrs=tuple(plain["allowed_cidrs"]),
-        metadata={},
-        not_before=plain["not_before"],
-        expires_at=plain["expires_at"],
-        created_at=0,
-        updated_at=0,
-        secrets=(secret,),
-        revoked_at=plain["revoked_at"],
-        deleted_at=plain["deleted_at"],
-    )
+def stored(dice: Random) -> dict[str, Any]:
+    """Return what is stored about the resource and its parent: the relations are those of whoever is asked about."""
+    return {
+        "attributes": attributes(dice),
+        "parent": dice.choice(("users/a", "teams/a")) if sometimes(dice, 4) else "",
+        "parent_attributes": attributes(dice),
+        "relations": [[dice.choice(("resource", "parent")), dice.choice(RELATIONS)] for _ in range(dice.randrange(3))],
+    }

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel
 
 from doorward.calls.imports import _row
 from doorward.cli.rows import Format, read
 from doorward.v1 import keys_pb2
 from doorward_server.core.rails import Unwise
-from doorward_server.service.keyspace_file import _Document, _Keys
+from doorward_server.service.keyspace_shape import Keys
 from tests import databases
 from tests.docs.tables import DOCS, table, words
 from tests.fakes import FakeClock
@@ -39,20 +38,11 @@ def words_of(model: type[BaseModel], before: str = "") -> set[str]:
 
 def test_every_guard_rail_is_told() -> None:
     told = set().union(*(words(row[0]) for row in table("keys.md", "`keys:`")))
-    assert told == words_of(_Keys)
+    assert told == words_of(Keys)
 
 
 def test_every_warning_is_told() -> None:
     assert {row[0] for row in table("keys.md", "code")} == {it.value for it in Unwise}
-
-
-def test_the_other_words_of_a_keyspace_file_are_told() -> None:
-    shown = yaml.safe_load(re.findall(r"^```yaml\n(keyspace:.*?)^```$", _authorization(), re.S | re.M)[0])
-    assert set(shown) == _Document.model_fields.keys() - {"description"}
-
-
-def _authorization() -> str:
-    return (DOCS / "authorization.md").read_text("utf-8")
 
 
 def test_the_example_files_can_be_imported(tmp_path: Path, clock: FakeClock) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from doorward_server.app import opened
 from doorward_server.config import Config, load
-from doorward_server.core.decide import key_subject
+from doorward_server.core.subject import key_subject
 from doorward_server.service.bootstrap import RootKeyProblem, built_in
 from doorward_server.service.catalog import OPERATOR
 from doorward_server.store import Store

@@ -18,7 +18,7 @@ from google.protobuf.duration_pb2 import Duration
 from doorward.v1 import keys_pb2, keyspaces_pb2
 from doorward_server.core.errors import StoreUnavailable
 from doorward_server.core.keytext import SecretText
-from doorward_server.core.model import Record
+from doorward_server.core.records import Record
 from doorward_server.core.verify import Verifier
 from doorward_server.service.pool import Pool
 from doorward_server.service.proving import AT_ONCE, FAILURES, WINDOW, Origin, Prover

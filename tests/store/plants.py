@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from doorward_server.core.model import Event
-from doorward_server.store import changes, dialect, transaction
+from doorward_server.store import changes, dialect, nesting, transaction
 
 Spoil = Callable[[pytest.MonkeyPatch], None]
 
@@ -60,7 +60,38 @@ def no_lock(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(database, "commit", commit)
 
 
-PLANTS: dict[str, Spoil] = {"event-outside": event_outside, "no-trigger": no_trigger, "no-lock": no_lock}
+def forgotten_facts(patch: pytest.MonkeyPatch) -> None:
+    """The change log forgets relations, and so does the start-up check.
+
+    Caught by test_changes.test_every_change_by_hand_is_logged.
+    """
+    patch.setattr(changes, "ENTRIES", {table: it for table, it in changes.ENTRIES.items() if table != "relation"})
+
+
+def no_snapshot(patch: pytest.MonkeyPatch) -> None:
+    """Reads of several statements are not of one moment.
+
+    Caught by test_facts.test_record_and_facts_are_of_one_moment.
+    """
+    patch.setattr(transaction.Transactions, "read", transaction.Transactions.look)
+
+
+def endless_groups(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks whether a group would be in itself.
+
+    Caught by test_nesting.test_a_circle_is_refused_and_its_way_is_told.
+    """
+    patch.setattr(nesting, "_levels", lambda *_, **__: iter(()))
+
+
+PLANTS: dict[str, Spoil] = {
+    "event-outside": event_outside,
+    "no-trigger": no_trigger,
+    "no-lock": no_lock,
+    "forgotten-facts": forgotten_facts,
+    "no-snapshot": no_snapshot,
+    "endless-groups": endless_groups,
+}
 
 
 def plant_the_one_asked_for() -> None:

@@ -43,6 +43,7 @@ def same(table: str, insert: str, update: str, where: str, *named: hands.Change)
 
 
 ALICE, BOB, ACME = ("PRINCIPAL", "acme", "alice"), ("PRINCIPAL", "acme", "bob"), ("ORGANIZATION", "acme", "")
+FLOW = ("RESOURCE", "acme", "aiia/flows/1")
 KEY_COLUMNS = "'live', 'ci', true, 'LIST', '[]', '[]', '[]', '{}', NULL, NULL, 1, 1, 1, NULL, '', NULL, '', NULL"
 CASES = {
     "organization": same(
@@ -64,16 +65,31 @@ CASES = {
         {ALICE}, {ALICE, BOB}, {BOB},
     ),
     "binding": Case(
-        "INSERT INTO binding VALUES ('acme', 'b', 'PRINCIPAL', 'alice', 'aiia', 'r', '[]', NULL, NULL, 1, 1, 1)",
+        "INSERT INTO binding VALUES ('acme', 'b', 'PRINCIPAL', 'alice', 'aiia', 'r', '[]', NULL, NULL, 1, 1, 1, '')",
         "UPDATE binding SET subject = 'bob'",
         "DELETE FROM binding",
         {ALICE}, {ALICE, BOB}, {BOB},
     ),
     "binding moved to a group": Case(
-        "INSERT INTO binding VALUES ('acme', 'b', 'PRINCIPAL', 'alice', 'aiia', 'r', '[]', NULL, NULL, 1, 1, 1)",
+        "INSERT INTO binding VALUES ('acme', 'b', 'PRINCIPAL', 'alice', 'aiia', 'r', '[]', NULL, NULL, 1, 1, 1, '')",
         "UPDATE binding SET subject = 'staff', subject_kind = 'GROUP'",
         "DELETE FROM binding",
         {ALICE}, {ALICE, ACME}, {ACME},
+    ),
+    "nesting": Case(
+        "INSERT INTO nesting VALUES ('acme', 'staff', 'staff')",
+        "UPDATE nesting SET group_id = 'staff'",
+        "DELETE FROM nesting",
+        {ACME}, {ACME}, {ACME},
+    ),
+    "relation": Case(
+        "INSERT INTO relation VALUES ('acme', 'aiia', 'flows/1', 'PRINCIPAL', 'alice', 'owner', 1)",
+        "UPDATE relation SET resource = 'flows/2'",
+        "DELETE FROM relation",
+        {FLOW}, {FLOW, ("RESOURCE", "acme", "aiia/flows/2")}, {("RESOURCE", "acme", "aiia/flows/2")},
+    ),
+    "resource": same(
+        "resource", "'acme', 'aiia', 'flows/1', '{}', '', 1, 1, 1", "attributes = '[]'", "resource = 'flows/1'", FLOW
     ),
     "key": same(
         "key", f"'acme', 'k', 'aiia', NULL, 'N', '', {KEY_COLUMNS}", "scopes = '[]'", "id = 'k'", ("KEY", "acme", "k")
@@ -179,7 +195,7 @@ def test_a_row_pushed_aside_is_logged(prompt: Hands) -> None:
     """SQLite's REPLACE fires no DELETE trigger; PostgreSQL's ON CONFLICT updates."""
     prompt.run(CASES["binding"].insert)
     before = prompt.revision()
-    values = "VALUES ('acme', 'b', 'PRINCIPAL', 'bob', 'aiia', 'r', '[]', NULL, NULL, 1, 1, 1)"
+    values = "VALUES ('acme', 'b', 'PRINCIPAL', 'bob', 'aiia', 'r', '[]', NULL, NULL, 1, 1, 1, '')"
     if prompt.postgresql:
         prompt.run(f"INSERT INTO binding {values} ON CONFLICT (organization, id) DO UPDATE SET subject = 'bob'")
     else:

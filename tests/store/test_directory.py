@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from doorward_server.core.directory import Group, Organization, Principal, SubjectKind
 from doorward_server.core.errors import AlreadyExists, NotFound, QuotaExceeded, UnknownReference
-from doorward_server.core.model import Group, Organization, Principal, Quotas, SubjectKind
+from doorward_server.core.model import Quotas
 from doorward_server.store import Store, Written
 from tests.store.values import (
     NOW,
@@ -22,6 +23,8 @@ from tests.store.values import (
     organization,
     principal,
 )
+
+BEGINNING = ("", "")
 
 
 @dataclass
@@ -189,29 +192,30 @@ def test_an_organization_in_the_operators_chain(store: Store) -> None:
 
 def test_members_come_and_go(store: Store) -> None:
     length = store.verify_chain("acme").length
-    assert store.add_group_member("acme", "staff", "bob", event()).value is True
-    assert store.add_group_member("acme", "staff", "alice", event()).value is True
+    assert store.add_group_member("acme", "staff", SubjectKind.PRINCIPAL, "bob", event()).value is True
+    assert store.add_group_member("acme", "staff", SubjectKind.PRINCIPAL, "alice", event()).value is True
     revision = store.revision()
-    assert store.add_group_member("acme", "staff", "bob", event()) == Written(False, revision)
-    assert store.list_group_members("acme", "staff", "", 99) == ["alice", "bob"]
-    assert store.list_group_members("acme", "staff", "", 1) == ["alice"]
-    assert store.list_group_members("acme", "staff", "alice", 9) == ["bob"]
-    assert store.list_group_members("umbra", "staff", "", 9) == []
-    assert store.remove_group_member("acme", "staff", "bob", event()).value is True
+    assert store.add_group_member("acme", "staff", SubjectKind.PRINCIPAL, "bob", event()) == Written(False, revision)
+    alice, bob = (SubjectKind.PRINCIPAL, "alice"), (SubjectKind.PRINCIPAL, "bob")
+    assert store.list_group_members("acme", "staff", BEGINNING, 99) == [alice, bob]
+    assert store.list_group_members("acme", "staff", BEGINNING, 1) == [alice]
+    assert store.list_group_members("acme", "staff", alice, 9) == [bob]
+    assert store.list_group_members("umbra", "staff", BEGINNING, 9) == []
+    assert store.remove_group_member("acme", "staff", SubjectKind.PRINCIPAL, "bob", event()).value is True
     revision = store.revision()
-    assert store.remove_group_member("acme", "staff", "bob", event()) == Written(False, revision)
-    assert store.list_group_members("acme", "staff", "", 99) == ["alice"]
+    assert store.remove_group_member("acme", "staff", SubjectKind.PRINCIPAL, "bob", event()) == Written(False, revision)
+    assert store.list_group_members("acme", "staff", BEGINNING, 99) == [alice]
     assert store.verify_chain("acme").length == length + 3
 
 
 def test_members_and_groups_must_be_there(store: Store) -> None:
     with pytest.raises(NotFound) as missing:
-        store.add_group_member("acme", "nogroup", "alice", event())
+        store.add_group_member("acme", "nogroup", SubjectKind.PRINCIPAL, "alice", event())
     assert missing.value.metadata == {"type": "group", "id": "nogroup"}
     with pytest.raises(NotFound):
-        store.remove_group_member("acme", "nogroup", "alice", event())
+        store.remove_group_member("acme", "nogroup", SubjectKind.PRINCIPAL, "alice", event())
     with pytest.raises(UnknownReference) as nobody:
-        store.add_group_member("acme", "staff", "carol", event())
+        store.add_group_member("acme", "staff", SubjectKind.PRINCIPAL, "carol", event())
     assert nobody.value.metadata == {"field": "principal", "type": "principal", "id": "carol"}
 
 
@@ -304,8 +308,8 @@ def test_held_bindings_are_ones_own_and_the_groups(store: Store) -> None:
         binding("b2", "bob"),
     ):
         store.add_binding(it, event(), QUOTAS)
-    store.add_group_member("acme", "staff", "alice", event())
-    store.add_group_member("acme", "late", "alice", event())
+    store.add_group_member("acme", "staff", SubjectKind.PRINCIPAL, "alice", event())
+    store.add_group_member("acme", "late", SubjectKind.PRINCIPAL, "alice", event())
     assert [it.id for it in store.list_held_bindings("acme", "alice")] == ["b1", "b3", "b4"]
     store.delete_group("acme", "late", ended_group)
     assert [it.id for it in store.list_held_bindings("acme", "alice")] == ["b1", "b4"]
@@ -317,21 +321,21 @@ def ended_group(it: Group) -> Any:
 
 
 def test_a_deleted_principal_leaves_no_rights_behind(store: Store) -> None:
-    store.add_group_member("acme", "staff", "alice", event())
+    store.add_group_member("acme", "staff", SubjectKind.PRINCIPAL, "alice", event())
     store.add_binding(binding("b1"), event(), QUOTAS)
     store.add_binding(binding("b1", organization="umbra"), event("umbra"), QUOTAS)
     store.add_binding(binding("b2", "staff", subject_kind=SubjectKind.GROUP), event(), QUOTAS)
     deleted: Written[Principal] = store.delete_principal("acme", "alice", lambda it, _: ended(it))
     assert deleted.value.deleted_at == NOW
-    assert store.list_group_members("acme", "staff", "", 9) == []
+    assert store.list_group_members("acme", "staff", BEGINNING, 9) == []
     assert [it.id for it in store.list_bindings("acme")] == ["b2"]
     assert [it.id for it in store.list_bindings("umbra")] == ["b1"]
 
 
 def test_a_deleted_group_leaves_no_rights_behind(store: Store) -> None:
-    store.add_group_member("acme", "staff", "alice", event())
+    store.add_group_member("acme", "staff", SubjectKind.PRINCIPAL, "alice", event())
     store.add_binding(binding("b1"), event(), QUOTAS)
     store.add_binding(binding("b2", "staff", subject_kind=SubjectKind.GROUP), event(), QUOTAS)
     store.delete_group("acme", "staff", ended_group)
-    assert store.list_group_members("acme", "staff", "", 9) == []
+    assert store.list_group_members("acme", "staff", BEGINNING, 9) == []
     assert [it.id for it in store.list_bindings("acme")] == ["b1"]

@@ -9,7 +9,7 @@ import pytest
 
 from doorward_server.core.errors import DoorwardError
 from tests import databases
-from tests.store import hands, plants, test_changes, test_concurrency, test_kill, values
+from tests.store import hands, plants, test_changes, test_concurrency, test_facts, test_kill, test_nesting, values
 
 Check = Callable[[str], None]
 
@@ -17,6 +17,27 @@ Check = Callable[[str], None]
 def membership_is_logged(url: str) -> None:
     with hands.at(url) as prompt:
         test_changes.check_every_change_is_logged(prompt, test_changes.CASES["membership"])
+
+
+def relations_are_logged(url: str) -> None:
+    with hands.at(url) as prompt:
+        test_changes.check_every_change_is_logged(prompt, test_changes.CASES["relation"])
+
+
+def one_moment(url: str) -> None:
+    store = databases.open_store(url)
+    try:
+        test_facts.check_record_and_facts_are_of_one_moment(store, url)
+    finally:
+        store.close()
+
+
+def circles_are_refused(url: str) -> None:
+    store = databases.open_store(url)
+    try:
+        test_nesting.check_circles_are_refused(store)
+    finally:
+        store.close()
 
 
 def no_update_is_lost(url: str) -> None:
@@ -41,6 +62,9 @@ CHECKS: dict[str, Check] = {
     "event-outside": no_half_change,
     "no-trigger": membership_is_logged,
     "no-lock": no_update_is_lost,
+    "forgotten-facts": relations_are_logged,
+    "no-snapshot": one_moment,
+    "endless-groups": circles_are_refused,
 }
 
 

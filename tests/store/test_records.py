@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from doorward_server.core.model import Ceiling, SubjectKind
+from doorward_server.core.directory import SubjectKind
+from doorward_server.core.model import Ceiling
 from doorward_server.store import PrincipalSnapshot, Snapshot, Store
 from tests.store import hands
 from tests.store.statements import counted
@@ -28,8 +29,8 @@ def give_rights(store: Store) -> None:
     add_keyspace(store, "other")
     store.add_group(group("gone"), event())
     for name in ("staff", "gone"):
-        store.add_group_member("acme", name, "alice", event())
-    store.add_group_member("umbra", "staff", "bob", event("umbra"))
+        store.add_group_member("acme", name, SubjectKind.PRINCIPAL, "alice", event())
+    store.add_group_member("umbra", "staff", SubjectKind.PRINCIPAL, "bob", event("umbra"))
     in_group = {"subject_kind": SubjectKind.GROUP}
     for it in (
         binding("b5", resources=("a/*",), not_before=NOW, expires_at=NOW + 5),
@@ -143,6 +144,8 @@ def test_a_record_is_found_by_indices_alone(store: Store, store_url: str) -> Non
         explain = "EXPLAIN" if prompt.postgresql else "EXPLAIN QUERY PLAN"
         lines = [str(row[-1]) for row in prompt.run(f"{explain} {sql.replace('%s', '?')}", "aiia", "here")]
     scanned = [line for line in lines if ("Seq Scan" in line or line.startswith("SCAN")) and "revision" not in line]
+    few = {"SCAN CONSTANT ROW", "SCAN w", "SCAN within"}  # the groups of one principal
+    scanned = [line for line in scanned if line not in few]
     assert not scanned
     by_subject = [line for line in lines if "subject_kind" in line]
     assert len(by_subject) == 2

@@ -6,24 +6,16 @@ import itertools
 from dataclasses import replace
 from typing import Any
 
-from doorward_server.core.model import (
-    Actor,
+from doorward_server.core.directory import (
     Attributes,
     Binding,
-    Ceiling,
-    Event,
     Group,
-    Key,
-    KeyBinding,
     Organization,
     Principal,
     PrincipalKind,
-    Quotas,
-    Replay,
-    Secret,
-    StoredKeyspace,
     SubjectKind,
 )
+from doorward_server.core.model import Actor, Ceiling, Event, Key, KeyBinding, Quotas, Replay, Secret, StoredKeyspace
 from doorward_server.core.verify import Verifier
 from doorward_server.store import Store
 from tests.fakes import SECOND

@@ -116,6 +116,11 @@ def keyspace(source: str, **fields: Any) -> Make:
     return lambda _: keyspaces.ApplyKeyspaceRequest(source=source, **fields)
 
 
+def without_test_environment(p: Place) -> keyspaces.ApplyKeyspaceRequest:
+    p.tenant.key("aiia", environment="test", scopes=["read:findings"])
+    return keyspaces.ApplyKeyspaceRequest(source=AIIA.replace("[live, test]", "[live]"))
+
+
 def flag(**value: Any) -> dict[str, directory.AttributeValue]:
     return {"x": directory.AttributeValue(**value)}
 

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from doorward.v1 import keyspaces_pb2
 from tests import databases
+from tests.wire.clinics import CLINIC
 from tests.wire.serving import Server, serving
 from tests.wire.tenants import Tenant, new_tenant
 
@@ -29,3 +31,10 @@ def acme(server: Server) -> Tenant:
 def globex(server: Server) -> Tenant:
     """Another one."""
     return new_tenant(server, "globex")
+
+
+@pytest.fixture
+def clinic(acme: Tenant) -> Tenant:
+    """A new organization, where the keyspace `clinic` is applied."""
+    acme.root.keyspaces.ApplyKeyspace(keyspaces_pb2.ApplyKeyspaceRequest(source=CLINIC))
+    return acme

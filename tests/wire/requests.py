@@ -94,6 +94,49 @@ def _batch_revoke(t: Tenant) -> Message:
     return keys.BatchRevokeKeysRequest(organization=t.id, filter=chosen, reason="leaked", expected_count=1)
 
 
+DESK = """
+keyspace: desk
+prefix: desk
+environments: [live]
+credentials: [{header: x-api-key}]
+attributes:
+  organization: {plan: string}
+  resource: {tickets: {open: bool, weight: int}}
+types: {tickets: [read, close], boards: [read]}
+relations: {tickets: [assigned, watching], boards: [lead]}
+parents: {tickets: boards}
+roles:
+  agent: {rules: [{actions: ["tickets:read"], relation: assigned}]}
+  lead: {rules: [{actions: ["tickets:*"], relation: parent.lead}]}
+  closer: {rules: [{actions: ["tickets:close"], condition: resource.open}]}
+  guest: {rules: [{actions: ["boards:read"]}]}
+"""
+"""A keyspace that declares relations, parents and attributes. Its keys can be granted freely: no owner limits them."""
+
+
+def at_desk(t: Tenant, **fields: Any) -> dict[str, Any]:
+    """The fields that say that it is about `desk` in this organization, and *fields*; the keyspace is there then."""
+    t.root.keyspaces.ApplyKeyspace(keyspaces.ApplyKeyspaceRequest(source=DESK))
+    return {"organization": t.id, "keyspace": "desk", **fields}
+
+
+def _relations(t: Tenant) -> dict[str, Any]:
+    relation = directory.Relation(resource=f"tickets/{unique('t')}", relation="assigned", principal=t.person())
+    return at_desk(t, relations=[relation])
+
+
+def _written(t: Tenant) -> dict[str, Any]:
+    fields = _relations(t)
+    t.root.directory.WriteRelations(directory.WriteRelationsRequest(**fields))
+    return fields
+
+
+def _resource(t: Tenant) -> dict[str, Any]:
+    fields = at_desk(t, resource=f"tickets/{unique('t')}")
+    t.root.directory.PutResource(directory.PutResourceRequest(resource=directory.StoredResource(**fields)))
+    return fields
+
+
 REQUESTS: dict[str, Row] = {
     "CreateKey": Row("keys:create", lambda t: t.new_key(scopes=["read:findings"])),
     "GetKey": Row("keys:get", lambda t: keys.GetKeyRequest(**_key(t)), "id"),
@@ -114,6 +157,22 @@ REQUESTS: dict[str, Row] = {
     ),
     "BatchAuthorize": Row("decisions:authorize", _batch),
     "Introspect": Row("decisions:introspect", lambda t: authz.IntrospectRequest(key=t.key().text, keyspace="aiia")),
+    "ExplainAuthorization": Row(
+        "decisions:explain",
+        lambda t: authz.ExplainAuthorizationRequest(
+            question=question(t.key().text, "findings:read", keyspace="aiia", organization=t.id)
+        ),
+    ),
+    "ListAllowedActions": Row(
+        "decisions:list-actions",
+        lambda t: authz.ListAllowedActionsRequest(key=t.key().text, keyspace="aiia", organization=t.id),
+    ),
+    "ListAccessibleResources": Row(
+        "decisions:list-resources",
+        lambda t: authz.ListAccessibleResourcesRequest(
+            key=t.key().text, keyspace="aiia", organization=t.id, action="findings:read"
+        ),
+    ),
     "CreateOrganization": Row(
         "organizations:create",
         lambda _: directory.CreateOrganizationRequest(organization=directory.Organization(id=unique("new"))),
@@ -173,6 +232,19 @@ REQUESTS: dict[str, Row] = {
     "DeleteBinding": Row(
         "bindings:delete", lambda t: directory.DeleteBindingRequest(organization=t.id, id=_binding(t)), "id"
     ),
+    "WriteRelations": Row("relations:write", lambda t: directory.WriteRelationsRequest(**_relations(t)), "keyspace"),
+    "DeleteRelations": Row("relations:delete", lambda t: directory.DeleteRelationsRequest(**_written(t)), "keyspace"),
+    "ListRelations": Row("relations:list", lambda t: directory.ListRelationsRequest(**at_desk(t)), "keyspace"),
+    "PutResource": Row(
+        "resources:write",
+        lambda t: directory.PutResourceRequest(
+            resource=directory.StoredResource(**at_desk(t, resource=f"tickets/{unique('t')}"))
+        ),
+        "resource.resource",
+    ),
+    "GetResource": Row("resources:get", lambda t: directory.GetResourceRequest(**_resource(t)), "resource"),
+    "ListResources": Row("resources:list", lambda t: directory.ListResourcesRequest(**at_desk(t)), "keyspace"),
+    "DeleteResource": Row("resources:delete", lambda t: directory.DeleteResourceRequest(**_resource(t)), "resource"),
     "ApplyKeyspace": Row(
         "keyspaces:apply",
         lambda _: keyspaces.ApplyKeyspaceRequest(source=example("aiia")),
@@ -182,6 +254,7 @@ REQUESTS: dict[str, Row] = {
     "GetJsonWebKeySet": Row(
         "keyspaces:get", lambda _: keyspaces.GetJsonWebKeySetRequest(name="aiia"), "name", operator=True
     ),
+    "TestKeyspace": Row("keyspaces:get", lambda _: keyspaces.TestKeyspaceRequest(name="aiia"), "name", operator=True),
     "ListKeyspaces": Row("keyspaces:list", lambda _: keyspaces.ListKeyspacesRequest(), operator=True),
 }
 """By the name of the RPC. An RPC without a row here fails the matrix test."""

@@ -175,9 +175,12 @@ def furnish(api: Api) -> None:
 
 
 def example(name: str) -> str:
-    """The file of an example keyspace without its guard rails, which are tested by themselves (tests/service)."""
+    """The file of an example keyspace without its guard rails, which are tested by themselves (tests/service), and
+    without what goes with them.
+    """
     document = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text("utf-8"))
-    document.pop("keys", None)
+    for part in ("keys", "api_version", "alerts", "tests"):
+        document.pop(part, None)
     return str(yaml.safe_dump(document, sort_keys=False))
 
 

@@ -74,6 +74,8 @@ def test_a_signed_in_principal_may_what_its_roles_say(acme: Tenant) -> None:
     def asks(action: str, about: str, who: str = alice) -> authz.AuthorizeResponse:
         request = authz.AuthorizeRequest(principal=person(acme, who), keyspace="factorythread", action=action)
         request.resource.type, _, request.resource.id = about.partition("/")
+        if action == "flows:execute":
+            request.resource.attributes["published"].flag = True
         return acme.root.authz.Authorize(request)
 
     allowed = asks("flows:execute", "flows/a")

@@ -41,6 +41,7 @@ from tests.wire.bad_requests import (
     unknown_state,
     update,
     without_credential,
+    without_test_environment,
 )
 from tests.wire.serving import Server, refused
 from tests.wire.tenants import new_tenant, stamp
@@ -278,8 +279,15 @@ CASES: dict[str, tuple[str, Make, str, str]] = {
         "ApplyKeyspace", keyspace(AIIA.replace("keyspace: aiia", "keyspace: doorward")), "BUILT_IN", "",
     ),
     "another prefix": ("ApplyKeyspace", keyspace(AIIA.replace("aiia_key ", "other ")), "IMMUTABLE", "prefix"),
-    "an environment less": (
-        "ApplyKeyspace", keyspace(AIIA.replace("[live, test]", "[live]")), "IMMUTABLE", "environments",
+    "an environment less": ("ApplyKeyspace", without_test_environment, "KEYS_STRANDED", "environments"),
+    "nothing to test": ("TestKeyspace", lambda _: keyspaces.TestKeyspaceRequest(), INVALID, "name"),
+    "two things to test": (
+        "TestKeyspace", lambda _: keyspaces.TestKeyspaceRequest(source=AIIA, name="aiia"), INVALID, "source",
+    ),
+    "a test that makes no sense": (
+        "TestKeyspace",
+        lambda _: keyspaces.TestKeyspaceRequest(source=AIIA + "tests: [{name: x, ask: {action: a:b}, expect: ALLOW}]"),
+        "KEYSPACE_INVALID", "tests[0].ask",
     ),
     "keyspace's old etag": ("ApplyKeyspace", keyspace(AIIA, etag="77"), "ETAG_MISMATCH", ""),
     "missing keyspace": ("GetKeyspace", lambda _: keyspaces.GetKeyspaceRequest(name="nope"), "NOT_FOUND", ""),
@@ -291,6 +299,7 @@ CODES = {
     "ALREADY_EXISTS": "ALREADY_EXISTS",
     "BUILT_IN": "FAILED_PRECONDITION",
     "IMMUTABLE": "FAILED_PRECONDITION",
+    "KEYS_STRANDED": "FAILED_PRECONDITION",
     "ETAG_MISMATCH": "ABORTED",
 }
 

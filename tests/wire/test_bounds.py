@@ -11,7 +11,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from doorward.v1 import authz_pb2, keys_pb2
 from doorward_server.core.errors import DoorwardError, InvalidField, UnknownReference
-from doorward_server.wire import authz, convert, gate
+from doorward_server.wire import asking, authz, convert, gate
 from tests.wire.serving import Server, refused
 
 
@@ -58,13 +58,13 @@ def test_a_field_that_a_mask_names_often_is_parsed_once_and_of_too_many_names_no
 
 def test_of_a_batch_that_is_too_long_no_question_is_looked_at(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[object] = []
-    original = authz._item
+    original = asking.read_item
 
     def counted(*given: Any) -> Any:
         looked.append(given)
         return original(*given)
 
-    monkeypatch.setattr(authz, "_item", counted)
+    monkeypatch.setattr("doorward_server.wire.authz.read_item", counted)
     item = authz_pb2.BatchAuthorizeItem(action="findings:read")
 
     def batch(count: int) -> authz_pb2.BatchAuthorizeRequest:

@@ -42,6 +42,9 @@ RAISED: dict[str, DoorwardError] = {
         errors.BuiltIn("keyspace", "doorward"),
         errors.Immutable("prefix", "keys may be out there"),
         errors.NotRecoverable("key_1", "it is revoked"),
+        errors.GroupCycle("staff → admins → staff"),
+        errors.KeysStranded("roles.viewer", "the role is removed", "3 keys", 1),
+        errors.KeyspaceTestsFailed(1, 5, "reading", 12, "reason is ALLOWED, not KEY_EXPIRED"),
         errors.CountMismatch(3, 1_000),
         errors.TooManyActiveKeys("alice", 1),
         errors.EtagMismatch("key", "key_1"),
@@ -77,6 +80,9 @@ class Raiser:
         raise RAISED[request.name]
 
     async def ApplyKeyspace(self, request: keyspaces_pb2.ApplyKeyspaceRequest, caller: Caller) -> Any:
+        raise NotImplementedError
+
+    async def TestKeyspace(self, request: keyspaces_pb2.TestKeyspaceRequest, caller: Caller) -> Any:
         raise NotImplementedError
 
     async def ListKeyspaces(self, request: keyspaces_pb2.ListKeyspacesRequest, caller: Caller) -> Any:
@@ -157,7 +163,7 @@ def test_a_defect_arrives_as_internal_and_tells_nothing_but_where_to_look(raiser
 
 def test_an_rpc_without_a_method_stops_the_start(tmp_path: Any) -> None:
     class Lacking:
-        GetKeyspace = ApplyKeyspace = Raiser.GetKeyspace
+        GetKeyspace = ApplyKeyspace = TestKeyspace = Raiser.GetKeyspace
 
     def lacking(app: App) -> Servicers:
         return replace(app.servicers, keyspaces=Lacking())

@@ -165,7 +165,7 @@ class Waiter:
         await asyncio.to_thread(self.go.wait, TIMEOUT)
         return keyspaces_pb2.GetKeyspaceResponse()
 
-    ApplyKeyspace = ListKeyspaces = GetJsonWebKeySet = GetKeyspace
+    ApplyKeyspace = TestKeyspace = ListKeyspaces = GetJsonWebKeySet = GetKeyspace
 
 
 def test_of_too_many_calls_at_once_the_last_are_refused_at_once(

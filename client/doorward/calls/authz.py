@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from functools import wraps
-from typing import Any, ParamSpec
+from typing import ParamSpec
 
 from doorward.calls import A, Call
-from doorward.calls.directory import read_principal
-from doorward.calls.keys import CEILINGS
-from doorward.calls.values import instant_or_none, words
-from doorward.errors import CODES, CallFailed, Denied, failure
-from doorward.model import Ceiling, Decision, HttpRequest, Identity, Question, Reason, Rule
-from doorward.secret import Secret, reveal, sendable
+from doorward.calls.asking import context, credential, resource_of, sent
+from doorward.calls.decided import read_decision, read_decisions, read_identity, read_introspection
+from doorward.decision import Decision, HttpRequest, Identity, Question, SentRelation
+from doorward.errors import Denied
+from doorward.model import Attribute
+from doorward.secret import Secret
 from doorward.v1 import authz_pb2 as pb
 
 P = ParamSpec("P")
-
-REASONS = words(Reason, pb.Reason, "REASON_")
 
 
 def authorize(
@@ -31,6 +30,11 @@ def authorize(
     client_ip: str = "",
     http: HttpRequest | None = None,
     principal: str | None = None,
+    attributes: Mapping[str, Attribute] | None = None,
+    parent: str | None = None,
+    relations: Sequence[SentRelation] = (),
+    at: datetime | None = None,
+    facts: Mapping[str, Attribute] | None = None,
     dry_run: bool = False,
     timeout: float | None = None,
 ) -> Call[pb.AuthorizeResponse, Decision]:
@@ -39,21 +43,24 @@ def authorize(
     Who asks is the key's text exactly as it was presented, or the HTTP request it came in, or a principal
     ("acme/alice") that you have authenticated yourself; with none of them (a header was missing) the answer is a
     denial. `resource` is a type and an id, e.g. "findings/42", or a type alone for its collection; None is the
-    collection of the action's type. With `dry_run` the question leaves no trace.
+    collection of the action's type. What you know of it goes along: its `attributes`, its `parent` ("assessments/7"),
+    and `relations` to it or its parent. `at` is the moment for conditions that ask for one, `facts` are the other
+    attributes of the context. With `dry_run` the question leaves no trace.
     """
     return Call(
         pb.AuthorizeRequest(
             keyspace=keyspace,
             environment=environment,
             action=action,
-            resource=_resource(resource),
+            resource=resource_of(resource, attributes, parent),
             organization=organization,
-            context=_context(client_ip),
+            context=context(client_ip, at, facts),
+            relations=sent(relations),
             dry_run=dry_run,
-            **_credential(key, http, principal),
+            **credential(key, http, principal),
         ),
         pb.AuthorizeResponse,
-        _decision,
+        read_decision,
         timeout,
     )
 
@@ -84,6 +91,8 @@ def batch_authorize(
     client_ip: str = "",
     http: HttpRequest | None = None,
     principal: str | None = None,
+    at: datetime | None = None,
+    facts: Mapping[str, Attribute] | None = None,
     dry_run: bool = False,
     timeout: float | None = None,
 ) -> Call[pb.BatchAuthorizeResponse, list[Decision]]:
@@ -93,7 +102,10 @@ def batch_authorize(
     """
     items = [
         pb.BatchAuthorizeItem(
-            action=question.action, resource=_resource(question.resource), organization=question.organization
+            action=question.action,
+            resource=resource_of(question.resource, question.attributes, question.parent),
+            organization=question.organization,
+            relations=sent(question.relations),
         )
         for question in questions
     ]
@@ -102,13 +114,13 @@ def batch_authorize(
             keyspace=keyspace,
             environment=environment,
             organization=organization,
-            context=_context(client_ip),
+            context=context(client_ip, at, facts),
             dry_run=dry_run,
             items=items,
-            **_credential(key, http, principal),
+            **credential(key, http, principal),
         ),
         pb.BatchAuthorizeResponse,
-        _decisions,
+        read_decisions,
         timeout,
     )
 
@@ -123,123 +135,19 @@ def introspect(
 ) -> Call[pb.IntrospectResponse, Decision]:
     """Ask whose credential this is. Allowed means good for something now; says nothing about any action."""
     return Call(
-        pb.IntrospectRequest(keyspace=keyspace, context=_context(client_ip), **_credential(key, http, None)),
+        pb.IntrospectRequest(keyspace=keyspace, context=context(client_ip), **credential(key, http, None)),
         pb.IntrospectResponse,
-        _introspection,
+        read_introspection,
         timeout,
     )
 
 
 def whoami(*, timeout: float | None = None) -> Call[pb.IntrospectResponse, Identity]:
     """Return who the client's own key belongs to; needs no permission."""
-    return Call(pb.IntrospectRequest(), pb.IntrospectResponse, lambda answer: _identity(answer.identity), timeout)
-
-
-def _credential(key: str | Secret | None, http: HttpRequest | None, principal: str | None) -> dict[str, Any]:
-    if sum(given is not None for given in (key, http, principal)) > 1:
-        raise ValueError("give one of key, http and principal: two credentials are ambiguous")
-    if http is not None:
-        headers = http.headers.items() if isinstance(http.headers, Mapping) else http.headers
-        sent = [pb.HttpHeader(name=sendable(name), value=sendable(value)) for name, value in headers]
-        return {"http": pb.HttpRequest(headers=sent, query=sendable(http.query))}
-    if principal is not None:
-        organization, _, id = principal.partition("/")
-        return {"principal": pb.PrincipalReference(organization=organization, principal=id)}
-    return {"key": sendable(reveal(key or ""))}
-
-
-def _resource(resource: str | None) -> pb.Resource | None:
-    if resource is None:
-        return None
-    type, slash, id = resource.partition("/")
-    if slash and not id:
-        raise ValueError(f"resource: {resource!r} has an empty id; {type!r} alone is the collection")
-    return pb.Resource(type=type, id=id)
-
-
-def _context(client_ip: str) -> pb.Context | None:
-    return pb.Context(client_ip=client_ip) if client_ip else None
+    return Call(pb.IntrospectRequest(), pb.IntrospectResponse, lambda answer: read_identity(answer.identity), timeout)
 
 
 def _allowed(decision: Decision) -> Decision:
     if not decision.allowed:
         raise Denied(decision)
     return decision
-
-
-def _decision(answer: pb.AuthorizeResponse) -> Decision:
-    return _decided(
-        answer, _identity_of(answer), answer.revision, rule=_rule(answer), missing=answer.missing_permissions
-    )
-
-
-def _introspection(answer: pb.IntrospectResponse) -> Decision:
-    return _decided(answer, _identity_of(answer), answer.revision)
-
-
-def _decisions(answer: pb.BatchAuthorizeResponse) -> list[Decision]:
-    identity = _identity_of(answer)
-    return [
-        _decided(
-            result,
-            identity,
-            answer.revision,
-            rule=_rule(result),
-            missing=result.missing_permissions,
-            error=_error(result.error) if result.HasField("error") else None,
-        )
-        for result in answer.results
-    ]
-
-
-def _decided(
-    outcome: pb.AuthorizeResponse | pb.BatchAuthorizeResult | pb.IntrospectResponse,
-    identity: Identity | None,
-    revision: int,
-    *,
-    rule: Rule | None = None,
-    missing: Iterable[str] = (),
-    error: CallFailed | None = None,
-) -> Decision:
-    return Decision(
-        allowed=outcome.decision == pb.DECISION_ALLOW and error is None,
-        reason=REASONS.get(outcome.reason, Reason.UNKNOWN),
-        message=outcome.message,
-        identity=identity,
-        rule=rule,
-        missing_permissions=tuple(missing),
-        revision=revision,
-        error=error,
-    )
-
-
-def _identity_of(answer: pb.AuthorizeResponse | pb.BatchAuthorizeResponse | pb.IntrospectResponse) -> Identity | None:
-    return _identity(answer.identity) if answer.HasField("identity") else None
-
-
-def _rule(outcome: pb.AuthorizeResponse | pb.BatchAuthorizeResult) -> Rule | None:
-    if not outcome.HasField("rule"):
-        return None
-    return Rule(role=outcome.rule.role, binding=outcome.rule.binding, position=outcome.rule.rule)
-
-
-def _error(error: pb.ItemError) -> CallFailed:
-    return failure(CODES.get(error.code, "UNKNOWN"), error.message, error.reason, dict(error.metadata))
-
-
-def _identity(identity: pb.Identity) -> Identity:
-    return Identity(
-        key_id=identity.key_id,
-        key_name=identity.key_name,
-        masked_key=identity.masked_key,
-        organization=identity.organization,
-        owner=read_principal(identity.owner) if identity.HasField("owner") else None,
-        environment=identity.environment,
-        key_type=identity.key_type,
-        ceiling=CEILINGS.get(identity.ceiling, Ceiling.UNKNOWN),
-        scopes=tuple(identity.scopes),
-        roles=tuple(identity.roles),
-        metadata=dict(identity.metadata),
-        expires_at=instant_or_none(identity, "expires_at"),
-        api_version=identity.api_version,
-    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from doorward.calls import Call, Pages
+from doorward.calls.attributes import attributes as _attributes
+from doorward.calls.attributes import read_attributes as _read_attributes
 from doorward.calls.values import KEEP, Keep, given, instant, mask, numbers, words
 from doorward.model import Attribute, Ended, Organization, Principal, PrincipalKind
 from doorward.v1 import directory_pb2 as pb
@@ -182,7 +184,7 @@ def delete_principal(
     return Call(
         pb.DeletePrincipalRequest(organization=organization, id=id),
         pb.DeletePrincipalResponse,
-        lambda answer: Ended(answer.keys, answer.revision),
+        lambda answer: Ended(answer.keys, answer.revision, answer.relations),
         timeout,
     )
 
@@ -204,38 +206,5 @@ def read_principal(principal: pb.Principal, keys: int | None = None, revision: i
     )
 
 
-# --- attributes -------------------------------------------------------------------------------------------------------
-
-
-def _attributes(attributes: Mapping[str, Attribute] | None) -> dict[str, pb.AttributeValue]:
-    return {name: _attribute(value) for name, value in (attributes or {}).items()}
-
-
 def _changed(attributes: Mapping[str, Attribute] | Keep) -> dict[str, pb.AttributeValue] | Keep:
     return attributes if isinstance(attributes, Keep) else _attributes(attributes)
-
-
-def _attribute(value: Attribute) -> pb.AttributeValue:
-    match value:
-        case bool():
-            return pb.AttributeValue(flag=value)
-        case str():
-            return pb.AttributeValue(text=value)
-        case int():
-            return pb.AttributeValue(integer=value)
-        case float():
-            return pb.AttributeValue(number=value)
-        case _:
-            return pb.AttributeValue(texts=pb.TextList(values=value))
-
-
-def _read_attributes(attributes: Mapping[str, pb.AttributeValue]) -> dict[str, Attribute]:
-    return {name: _read_attribute(value) for name, value in attributes.items()}
-
-
-def _read_attribute(value: pb.AttributeValue) -> Attribute:
-    kind = value.WhichOneof("value")
-    if kind == "texts":
-        return tuple(value.texts.values)
-    found: Attribute = getattr(value, kind) if kind else ""
-    return found

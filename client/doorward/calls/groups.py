@@ -8,7 +8,7 @@ from typing import Any
 
 from doorward.calls import Call, Pages
 from doorward.calls.values import KEEP, Keep, given, instant, instant_or_none, mask, timestamp
-from doorward.model import Binding, Group
+from doorward.model import Binding, Group, GroupMember
 from doorward.v1 import directory_pb2 as pb
 
 
@@ -67,7 +67,7 @@ def update_group(
 
 
 def delete_group(id: str, *, organization: str = "", timeout: float | None = None) -> Call[pb.DeleteGroupResponse, int]:
-    """End a group for good, with its bindings and memberships; return the revision."""
+    """End a group for good, with its bindings, members, memberships and relations; return the revision."""
     return Call(
         pb.DeleteGroupRequest(organization=organization, id=id),
         pb.DeleteGroupResponse,
@@ -77,11 +77,21 @@ def delete_group(id: str, *, organization: str = "", timeout: float | None = Non
 
 
 def add_group_member(
-    group: str, principal: str, *, organization: str = "", timeout: float | None = None
+    group: str,
+    principal: str = "",
+    *,
+    member_group: str = "",
+    organization: str = "",
+    timeout: float | None = None,
 ) -> Call[pb.AddGroupMemberResponse, int]:
-    """Put a principal into a group, and so give it the group's roles; return the revision. Twice is like once."""
+    """Put a principal, or another group, into a group, and so give it the group's roles; return the revision.
+
+    Twice is like once. Raises GroupCycle if the group would be in itself.
+    """
     return Call(
-        pb.AddGroupMemberRequest(organization=organization, group=group, principal=principal),
+        pb.AddGroupMemberRequest(
+            organization=organization, group=group, principal=principal, member_group=member_group
+        ),
         pb.AddGroupMemberResponse,
         lambda answer: answer.revision,
         timeout,
@@ -89,11 +99,18 @@ def add_group_member(
 
 
 def remove_group_member(
-    group: str, principal: str, *, organization: str = "", timeout: float | None = None
+    group: str,
+    principal: str = "",
+    *,
+    member_group: str = "",
+    organization: str = "",
+    timeout: float | None = None,
 ) -> Call[pb.RemoveGroupMemberResponse, int]:
-    """Take a principal out of a group, whether or not it is in it; return the revision."""
+    """Take a principal, or another group, out of a group, whether or not it is in it; return the revision."""
     return Call(
-        pb.RemoveGroupMemberRequest(organization=organization, group=group, principal=principal),
+        pb.RemoveGroupMemberRequest(
+            organization=organization, group=group, principal=principal, member_group=member_group
+        ),
         pb.RemoveGroupMemberResponse,
         lambda answer: answer.revision,
         timeout,
@@ -102,12 +119,12 @@ def remove_group_member(
 
 def list_group_members(
     group: str, *, organization: str = "", page_size: int = 0, timeout: float | None = None
-) -> Pages[pb.ListGroupMembersResponse, str]:
-    """The ids of the principals in a group, sorted."""
+) -> Pages[pb.ListGroupMembersResponse, GroupMember]:
+    """The members of a group: groups first, then principals, each by id."""
     return Pages(
         pb.ListGroupMembersRequest(organization=organization, group=group, page_size=page_size),
         pb.ListGroupMembersResponse,
-        lambda answer: (member.principal for member in answer.members),
+        lambda answer: (GroupMember(principal=it.principal or None, group=it.group or None) for it in answer.members),
         timeout,
     )
 
@@ -121,10 +138,14 @@ def create_binding(
     resources: Sequence[str] = (),
     not_before: datetime | None = None,
     expires_at: datetime | None = None,
+    condition: str = "",
     organization: str = "",
     timeout: float | None = None,
 ) -> Call[pb.CreateBindingResponse, Binding]:
-    """Give a principal or a group a role of a keyspace, on some resources (none given: on every one), for some time."""
+    """Give a principal or a group a role of a keyspace, on some resources (none given: on every one), for some time.
+
+    With a condition, in CEL, it counts only where that holds.
+    """
     binding = pb.Binding(
         organization=organization,
         keyspace=keyspace,
@@ -132,7 +153,8 @@ def create_binding(
         resources=resources,
         not_before=timestamp("not_before", not_before),
         expires_at=timestamp("expires_at", expires_at),
-        **_subject(principal, group),
+        condition=condition,
+        **subject(principal, group),
     )
     return Call(
         pb.CreateBindingRequest(binding=binding),
@@ -181,14 +203,16 @@ def update_binding(
     resources: Sequence[str] | Keep = KEEP,
     not_before: datetime | Keep | None = KEEP,
     expires_at: datetime | Keep | None = KEEP,
+    condition: str | Keep = KEEP,
     etag: str = "",
     timeout: float | None = None,
 ) -> Call[pb.UpdateBindingResponse, Binding]:
-    """Change what is given; None lifts a bound in time."""
+    """Change what is given; None lifts a bound in time, an empty text a condition."""
     changes = given(
         resources=resources,
         not_before=not_before if not_before is KEEP else timestamp("not_before", not_before),
         expires_at=expires_at if expires_at is KEEP else timestamp("expires_at", expires_at),
+        condition=condition,
     )
     return Call(
         pb.UpdateBindingRequest(
@@ -212,9 +236,10 @@ def delete_binding(
     )
 
 
-def _subject(principal: str | None, group: str | None) -> dict[str, Any]:
+def subject(principal: str | None, group: str | None) -> dict[str, Any]:
+    """Return the field that says who it is. Raises ValueError unless it is one."""
     if (principal is None) == (group is None):
-        raise ValueError("give one of principal and group: a binding has one subject")
+        raise ValueError("give one of principal and group: there is one subject")
     return {"group": group} if principal is None else {"principal": principal}
 
 
@@ -244,5 +269,6 @@ def read_binding(binding: pb.Binding, revision: int | None = None) -> Binding:
         created_at=instant(binding.created_at),
         updated_at=instant(binding.updated_at),
         etag=binding.etag,
+        condition=binding.condition,
         revision=revision,
     )

@@ -306,6 +306,7 @@ def write_binding(binding: KeyBinding) -> pb.KeyBinding:
         resources=binding.resources,
         not_before=timestamp("not_before", binding.not_before),
         expires_at=timestamp("expires_at", binding.expires_at),
+        condition=binding.condition,
     )
 
 
@@ -366,6 +367,7 @@ def _read_binding(binding: pb.KeyBinding) -> KeyBinding:
         resources=tuple(binding.resources),
         not_before=instant_or_none(binding, "not_before"),
         expires_at=instant_or_none(binding, "expires_at"),
+        condition=binding.condition,
     )
 
 

@@ -1,5 +1,7 @@
 """KeyspaceService: API products, one YAML file each."""
 
+# ruff: noqa: PT028  # TestKeyspace is an RPC, not a test
+
 from __future__ import annotations
 
 import json
@@ -7,28 +9,46 @@ from typing import Any
 
 from doorward.calls import Call, Pages
 from doorward.calls.values import instant, words
-from doorward.model import AppliedKeyspace, ApplyOutcome, Keyspace
+from doorward.model import AppliedKeyspace, ApplyOutcome, Keyspace, KeyspaceTestResult, Stranding
 from doorward.v1 import keyspaces_pb2 as pb
 
 OUTCOMES = words(ApplyOutcome, pb.ApplyOutcome, "APPLY_OUTCOME_")
 
 
 def apply_keyspace(
-    source: str, *, dry_run: bool = False, etag: str = "", timeout: float | None = None
+    source: str, *, dry_run: bool = False, force: bool = False, etag: str = "", timeout: float | None = None
 ) -> Call[pb.ApplyKeyspaceResponse, AppliedKeyspace]:
     """Make a keyspace what the text of a YAML file says. With dry_run: check and compare, but change nothing.
 
-    An etag, if given, is the one that the keyspace must have now.
+    Only with force although its tests fail (`KeyspaceTestsFailed`) or keys are stranded (`KeysStranded`). An etag, if
+    given, is the one that the keyspace must have now.
     """
     return Call(
-        pb.ApplyKeyspaceRequest(source=source, dry_run=dry_run, etag=etag),
+        pb.ApplyKeyspaceRequest(source=source, dry_run=dry_run, etag=etag, force=force),
         pb.ApplyKeyspaceResponse,
         lambda answer: AppliedKeyspace(
             keyspace=read_keyspace(answer.keyspace),
             outcome=OUTCOMES.get(answer.outcome, ApplyOutcome.UNKNOWN),
             diff=answer.diff,
             revision=answer.revision,
+            changes=tuple(answer.changes),
+            stranded=tuple(
+                Stranding(field=it.field, why=it.why, keys=it.keys, bindings=it.bindings) for it in answer.stranded
+            ),
+            tests=tuple(map(_read_result, answer.tests)),
         ),
+        timeout,
+    )
+
+
+def test_keyspace(
+    *, source: str = "", name: str = "", timeout: float | None = None
+) -> Call[pb.TestKeyspaceResponse, tuple[KeyspaceTestResult, ...]]:
+    """Run the tests in the text of a YAML file, or in a keyspace as it is. Changes nothing."""
+    return Call(
+        pb.TestKeyspaceRequest(source=source, name=name),
+        pb.TestKeyspaceResponse,
+        lambda answer: tuple(map(_read_result, answer.results)),
         timeout,
     )
 
@@ -80,4 +100,14 @@ def read_keyspace(keyspace: pb.Keyspace) -> Keyspace:
         created_at=instant(keyspace.created_at),
         updated_at=instant(keyspace.updated_at),
         etag=keyspace.etag,
+    )
+
+
+def _read_result(result: pb.KeyspaceTestResult) -> KeyspaceTestResult:
+    return KeyspaceTestResult(
+        name=result.name,
+        asked=result.asked,
+        line=result.line,
+        passed=result.passed,
+        problem=result.problem,
     )

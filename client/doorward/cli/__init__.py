@@ -8,11 +8,12 @@ to standard error.
 Exit codes:
 
 0  done; authorize: allowed
-1  authorize: denied; keys import: some rows were rejected
+1  authorize: denied; keys import: some rows were rejected; keyspaces test: some questions are answered otherwise
 2  could not ask: wrong usage or configuration, invalid input, no connection, no answer; authorize: every failure
 3  not permitted: Doorward does not accept the caller's key, or the key may not do this
 4  not found
-5  conflict: exists already, changed meanwhile, not in this state, or a quota is used up
+5  conflict: exists already, changed meanwhile, not in this state, or a quota is used up; keyspaces apply: it would
+   strand keys, or its tests fail
 130  interrupted
 """
 

@@ -11,22 +11,49 @@ import typer
 
 from doorward.cli.output import labelled, show
 from doorward.cli.session import Session, plain
-from doorward.model import Ceiling, Identity, Principal
+from doorward.cli.words import facts, instant_or_none
+from doorward.decision import Identity, SentRelation
+from doorward.model import Ceiling, Principal
+
+Presented = Annotated[
+    str, typer.Option("--presented-key", metavar="FILE", help="File with the key to judge; '-': standard input.")
+]
+SignedIn = Annotated[str | None, typer.Option("--principal", help="Judge this principal, e.g. acme/alice, not a key.")]
+InKeyspace = Annotated[str, typer.Option("--keyspace", help="The keyspace of the key.")]
+Environment = Annotated[str, typer.Option("--environment", help="Default: the keyspace's.")]
+ClientIp = Annotated[str, typer.Option("--client-ip", help="Where the request comes from.")]
+At = Annotated[str | None, typer.Option("--at", help="The moment for conditions that ask for one. Default: now.")]
+Facts = Annotated[
+    list[str] | None, typer.Option("--context", metavar="NAME=VALUE", help="A fact about the call, for conditions.")
+]
+OfResource = Annotated[
+    list[str] | None, typer.Option("--attribute", metavar="NAME=VALUE", help="A fact about the resource.")
+]
+Parent = Annotated[str | None, typer.Option("--parent", help="What the resource is part of, e.g. assessments/7.")]
+Relations = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--relation",
+        metavar="RELATION",
+        help="A relation that there is, e.g. assigned, or assessments/7#assigned@user:alice.",
+    ),
+]
 
 
 def authorize(
     ctx: typer.Context,
     action: Annotated[str, typer.Argument(help="What is to be done, e.g. findings:read.")],
-    keyspace: Annotated[str, typer.Option(help="The keyspace of the key.")],
+    keyspace: InKeyspace,
     resource: Annotated[str | None, typer.Argument(help="What to, e.g. findings/42. Default: the collection.")] = None,
-    presented_key: Annotated[
-        str, typer.Option(metavar="FILE", help="File with the key to judge; '-' is standard input, or a prompt.")
-    ] = "-",
-    principal: Annotated[
-        str | None, typer.Option(help="Judge this principal, e.g. acme/alice, instead of a key.")
-    ] = None,
-    environment: Annotated[str, typer.Option(help="Default: the keyspace's.")] = "",
-    client_ip: Annotated[str, typer.Option(help="Where the request comes from.")] = "",
+    presented_key: Presented = "-",
+    principal: SignedIn = None,
+    environment: Environment = "",
+    client_ip: ClientIp = "",
+    attribute: OfResource = None,
+    parent: Parent = None,
+    relation: Relations = None,
+    at: At = None,
+    context: Facts = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Leave no trace in last use.")] = False,
 ) -> None:
     """Ask whether the holder of a key may do something. Exit code 0: allowed, 1: denied, 2: could not ask.
@@ -35,7 +62,7 @@ def authorize(
     """
     session: Session = ctx.obj
     decision = session.client.authorize(
-        None if principal else _presented(presented_key),
+        presented(presented_key, principal),
         keyspace=keyspace,
         action=action,
         resource=resource,
@@ -43,13 +70,23 @@ def authorize(
         environment=environment,
         client_ip=client_ip,
         principal=principal,
+        attributes=facts(attribute),
+        parent=parent,
+        relations=list(map(SentRelation.parse, relation or ())),
+        at=instant_or_none(at),
+        facts=facts(context),
         dry_run=dry_run,
     )
     if session.json:
         show(session, decision)
     else:
-        print(plain(f"{'ALLOWED' if decision else f'DENIED {decision.reason}'}: {decision.message}"))
+        print(verdict(bool(decision), decision.reason, decision.message))
     raise typer.Exit(0 if decision else 1)
+
+
+def verdict(allowed: bool, reason: str, message: str) -> str:
+    """Return a decision on one line."""
+    return plain(f"{'ALLOWED' if allowed else f'DENIED {reason}'}: {message}")
 
 
 def whoami(ctx: typer.Context) -> None:
@@ -88,8 +125,10 @@ def _person(owner: Principal) -> str:
     return f"{owner.id} ({names})"
 
 
-def _presented(file: str) -> str:
-    """Return the key's text, exactly, but for the line end that files have."""
+def presented(file: str, principal: str | None) -> str | None:
+    """Return the key's text, exactly, but for the line end that files have; None where a principal is judged."""
+    if principal:
+        return None
     if file != "-":
         text = Path(file).read_bytes().decode("utf-8", "replace")
     elif sys.stdin.isatty():

@@ -138,7 +138,7 @@ def delete_principal(ctx: typer.Context, id: str, yes: Yes = False) -> None:
     session: Session = ctx.obj
     session.confirm(f"End the principal {id!r} for good, and revoke all its keys", yes)
     ended = session.client.delete_principal(id, organization=session.organization)
-    tell(f"Principal {id} is deleted; {ended.keys} keys were revoked with it.")
+    tell(f"Principal {id} is deleted; {ended.keys} keys were revoked with it, and {ended.relations} relations went.")
 
 
 def _tell_keys(enabled: bool | None, keys: int | None) -> None:

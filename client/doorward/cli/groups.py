@@ -13,6 +13,9 @@ from doorward.cli.words import PageSize, Resources, Yes, instant_or_none
 groups = typer.Typer(help="Several principals that hold roles together.", no_args_is_help=True)
 bindings = typer.Typer(help="Who holds which role, on what, and when.", no_args_is_help=True)
 
+Principal = Annotated[str, typer.Argument(help="A principal.")]
+MemberGroup = Annotated[str, typer.Option(help="Instead of a principal: a group.")]
+
 
 @groups.command("create")
 def create_group(ctx: typer.Context, id: str, display_name: str = "") -> None:
@@ -31,7 +34,7 @@ def list_groups(ctx: typer.Context, page_size: PageSize = 0) -> None:
 
 @groups.command("delete")
 def delete_group(ctx: typer.Context, id: str, yes: Yes = False) -> None:
-    """End a group for good, with its bindings and memberships."""
+    """End a group for good, with its bindings, members, memberships and relations."""
     session: Session = ctx.obj
     session.confirm(f"End the group {id!r} for good", yes)
     session.client.delete_group(id, organization=session.organization)
@@ -39,27 +42,27 @@ def delete_group(ctx: typer.Context, id: str, yes: Yes = False) -> None:
 
 
 @groups.command("add")
-def add_member(ctx: typer.Context, group: str, principal: str) -> None:
-    """Put a principal into a group, and so give it the group's roles."""
+def add_member(ctx: typer.Context, group: str, principal: Principal = "", member_group: MemberGroup = "") -> None:
+    """Put a principal, or with --member-group another group, into a group, and so give it the group's roles."""
     session: Session = ctx.obj
-    session.client.add_group_member(group, principal, organization=session.organization)
-    tell(f"{principal} is in {group}.")
+    session.client.add_group_member(group, principal, member_group=member_group, organization=session.organization)
+    tell(f"{principal or member_group} is in {group}.")
 
 
 @groups.command("remove")
-def remove_member(ctx: typer.Context, group: str, principal: str) -> None:
-    """Take a principal out of a group."""
+def remove_member(ctx: typer.Context, group: str, principal: Principal = "", member_group: MemberGroup = "") -> None:
+    """Take a principal, or with --member-group another group, out of a group."""
     session: Session = ctx.obj
-    session.client.remove_group_member(group, principal, organization=session.organization)
-    tell(f"{principal} is not in {group}.")
+    session.client.remove_group_member(group, principal, member_group=member_group, organization=session.organization)
+    tell(f"{principal or member_group} is not in {group}.")
 
 
 @groups.command("members")
 def list_members(ctx: typer.Context, group: str, page_size: PageSize = 0) -> None:
-    """List the members of a group."""
+    """List the members of a group; those of groups in it are not listed."""
     session: Session = ctx.obj
     members = session.client.list_group_members(group, organization=session.organization, page_size=page_size)
-    listed(session, members, {"PRINCIPAL": ""})
+    listed(session, members, {"PRINCIPAL": "principal", "GROUP": "group"})
 
 
 @bindings.command("create")
@@ -72,6 +75,7 @@ def create_binding(
     resource: Resources = None,
     not_before: Annotated[str | None, typer.Option(help="From this instant on.")] = None,
     expires: Annotated[str | None, typer.Option(help="Until this instant.")] = None,
+    condition: Annotated[str, typer.Option(metavar="CEL", help="Only where this holds.")] = "",
 ) -> None:
     """Give a principal or a group a role."""
     session: Session = ctx.obj
@@ -83,6 +87,7 @@ def create_binding(
         resources=resource or (),
         not_before=instant_or_none(not_before),
         expires_at=instant_or_none(expires),
+        condition=condition,
         organization=session.organization,
     )
     show(session, binding)
@@ -102,7 +107,8 @@ def list_bindings(
         organization=session.organization, principal=principal, group=group, keyspace=keyspace, page_size=page_size
     )
     columns = {"ID": "id", "PRINCIPAL": "principal", "GROUP": "group", "KEYSPACE": "keyspace", "ROLE": "role"}
-    listed(session, found, columns | {"ONLY ON": "resources", "FROM": "not_before", "UNTIL": "expires_at"})
+    columns |= {"ONLY ON": "resources", "FROM": "not_before", "UNTIL": "expires_at"}
+    listed(session, found, columns, rare={"ONLY IF": "condition"})
 
 
 @bindings.command("delete")

@@ -183,12 +183,15 @@ def _binding(value: Any) -> KeyBinding:
     """Read ROLE=PATTERN,… or an object with the fields of a KeyBinding."""
     if isinstance(value, str):
         return binding(value)
-    if not isinstance(value, dict) or value.keys() - {"role", "resources", "not_before", "expires_at"}:
-        raise BadWord("bindings must be ROLE=PATTERN,… or objects with role, resources, not_before, expires_at")
+    if not isinstance(value, dict) or value.keys() - {"role", "resources", "not_before", "expires_at", "condition"}:
+        fields = "role, resources, not_before, expires_at, condition"
+        raise BadWord(f"bindings must be ROLE=PATTERN,… or objects with {fields}")
     given = [name for name in ("not_before", "expires_at") if value.get(name)]
     times = {name: _instant(f"bindings: {name}", value[name]) for name in given}
     role = _text("bindings: role", value.get("role"))
-    return KeyBinding(role, _texts("bindings: resources", value.get("resources") or []), **times)
+    condition = _text("bindings: condition", value.get("condition") or "")
+    resources = _texts("bindings: resources", value.get("resources") or [])
+    return KeyBinding(role, resources, times.get("not_before"), times.get("expires_at"), condition)
 
 
 _READERS: Mapping[str, Callable[[str, Any], Any]] = {

@@ -92,8 +92,14 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """Not permitted: the action is granted, but not on this resource."""
     REASON_RELATION_MISSING: _Reason.ValueType  # 36
     """Not permitted: the rule asks for a relation to the resource (e.g. owner) that does not exist."""
+    REASON_CONDITION_FALSE: _Reason.ValueType  # 37
+    """Not permitted: a rule would allow it, but its condition does not hold."""
+    REASON_CONTEXT_MISSING: _Reason.ValueType  # 38
+    """Not permitted: a rule would perhaps allow it, but its condition asks for a fact that nobody gave; see
+    `missing_context`.
+    """
     REASON_DENIED_BY_RULE: _Reason.ValueType  # 39
-    """Not permitted: a DENY rule matched; it beats every ALLOW."""
+    """Not permitted: a DENY rule matched, or its condition could not be evaluated; it beats every ALLOW."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why. Possession of the key is proved before any state is told: with a wrong secret it is KEY_UNKNOWN whatever the key."""
@@ -138,9 +144,131 @@ REASON_RESOURCE_NOT_GRANTED: Reason.ValueType  # 35
 """Not permitted: the action is granted, but not on this resource."""
 REASON_RELATION_MISSING: Reason.ValueType  # 36
 """Not permitted: the rule asks for a relation to the resource (e.g. owner) that does not exist."""
+REASON_CONDITION_FALSE: Reason.ValueType  # 37
+"""Not permitted: a rule would allow it, but its condition does not hold."""
+REASON_CONTEXT_MISSING: Reason.ValueType  # 38
+"""Not permitted: a rule would perhaps allow it, but its condition asks for a fact that nobody gave; see
+`missing_context`.
+"""
 REASON_DENIED_BY_RULE: Reason.ValueType  # 39
-"""Not permitted: a DENY rule matched; it beats every ALLOW."""
+"""Not permitted: a DENY rule matched, or its condition could not be evaluated; it beats every ALLOW."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
+
+class _DecisionStep:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DecisionStepEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DecisionStep.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DECISION_STEP_UNSPECIFIED: _DecisionStep.ValueType  # 0
+    """Not set."""
+    DECISION_STEP_CREDENTIAL: _DecisionStep.ValueType  # 1
+    """Find the credential, recognize it, look it up, prove possession."""
+    DECISION_STEP_STATE: _DecisionStep.ValueType  # 2
+    """The state of key, secret, owner and organization."""
+    DECISION_STEP_ORGANIZATION: _DecisionStep.ValueType  # 3
+    """The resource's organization is the key's."""
+    DECISION_STEP_ENVIRONMENT: _DecisionStep.ValueType  # 4
+    """The environment is the key's."""
+    DECISION_STEP_NETWORK: _DecisionStep.ValueType  # 5
+    """The client's address is in one of the key's networks."""
+    DECISION_STEP_AUTHENTICATED: _DecisionStep.ValueType  # 6
+    """The action is one that any good key may do: this allows it, and is the last step. Left out for other actions."""
+    DECISION_STEP_CEILING: _DecisionStep.ValueType  # 7
+    """The key's own scopes and bindings. Left out where the key may do all that its owner may."""
+    DECISION_STEP_OWNER: _DecisionStep.ValueType  # 8
+    """What the owner may. Left out where the owner's rights are not asked."""
+
+class DecisionStep(_DecisionStep, metaclass=_DecisionStepEnumTypeWrapper):
+    """A step of a decision, in the order in which they are taken."""
+
+DECISION_STEP_UNSPECIFIED: DecisionStep.ValueType  # 0
+"""Not set."""
+DECISION_STEP_CREDENTIAL: DecisionStep.ValueType  # 1
+"""Find the credential, recognize it, look it up, prove possession."""
+DECISION_STEP_STATE: DecisionStep.ValueType  # 2
+"""The state of key, secret, owner and organization."""
+DECISION_STEP_ORGANIZATION: DecisionStep.ValueType  # 3
+"""The resource's organization is the key's."""
+DECISION_STEP_ENVIRONMENT: DecisionStep.ValueType  # 4
+"""The environment is the key's."""
+DECISION_STEP_NETWORK: DecisionStep.ValueType  # 5
+"""The client's address is in one of the key's networks."""
+DECISION_STEP_AUTHENTICATED: DecisionStep.ValueType  # 6
+"""The action is one that any good key may do: this allows it, and is the last step. Left out for other actions."""
+DECISION_STEP_CEILING: DecisionStep.ValueType  # 7
+"""The key's own scopes and bindings. Left out where the key may do all that its owner may."""
+DECISION_STEP_OWNER: DecisionStep.ValueType  # 8
+"""What the owner may. Left out where the owner's rights are not asked."""
+Global___DecisionStep: _TypeAlias = DecisionStep  # noqa: Y015
+
+class _Effect:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EffectEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Effect.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EFFECT_UNSPECIFIED: _Effect.ValueType  # 0
+    """Not set."""
+    EFFECT_ALLOW: _Effect.ValueType  # 1
+    """Allows, unless a DENY matches."""
+    EFFECT_DENY: _Effect.ValueType  # 2
+    """Denies, whatever allows."""
+
+class Effect(_Effect, metaclass=_EffectEnumTypeWrapper):
+    """What a rule does where it matches."""
+
+EFFECT_UNSPECIFIED: Effect.ValueType  # 0
+"""Not set."""
+EFFECT_ALLOW: Effect.ValueType  # 1
+"""Allows, unless a DENY matches."""
+EFFECT_DENY: Effect.ValueType  # 2
+"""Denies, whatever allows."""
+Global___Effect: _TypeAlias = Effect  # noqa: Y015
+
+class _RuleOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RuleOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RuleOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RULE_OUTCOME_UNSPECIFIED: _RuleOutcome.ValueType  # 0
+    """Not set."""
+    RULE_OUTCOME_MATCHED: _RuleOutcome.ValueType  # 1
+    """It matches, so it has its effect. A DENY also matches if its condition cannot be evaluated."""
+    RULE_OUTCOME_BINDING_INACTIVE: _RuleOutcome.ValueType  # 2
+    """Its binding is not valid yet, or no longer."""
+    RULE_OUTCOME_RESOURCE_NOT_MATCHED: _RuleOutcome.ValueType  # 3
+    """It, or its binding, is about other resources."""
+    RULE_OUTCOME_RELATION_MISSING: _RuleOutcome.ValueType  # 4
+    """It asks for a relation that does not exist."""
+    RULE_OUTCOME_CONDITION_FALSE: _RuleOutcome.ValueType  # 5
+    """Its condition, or its binding's, does not hold."""
+    RULE_OUTCOME_CONDITION_MISSING: _RuleOutcome.ValueType  # 6
+    """A condition asks for facts that nobody gave."""
+    RULE_OUTCOME_CONDITION_BROKEN: _RuleOutcome.ValueType  # 7
+    """A condition could not be evaluated, e.g. for a division by zero."""
+
+class RuleOutcome(_RuleOutcome, metaclass=_RuleOutcomeEnumTypeWrapper):
+    """What came of a rule."""
+
+RULE_OUTCOME_UNSPECIFIED: RuleOutcome.ValueType  # 0
+"""Not set."""
+RULE_OUTCOME_MATCHED: RuleOutcome.ValueType  # 1
+"""It matches, so it has its effect. A DENY also matches if its condition cannot be evaluated."""
+RULE_OUTCOME_BINDING_INACTIVE: RuleOutcome.ValueType  # 2
+"""Its binding is not valid yet, or no longer."""
+RULE_OUTCOME_RESOURCE_NOT_MATCHED: RuleOutcome.ValueType  # 3
+"""It, or its binding, is about other resources."""
+RULE_OUTCOME_RELATION_MISSING: RuleOutcome.ValueType  # 4
+"""It asks for a relation that does not exist."""
+RULE_OUTCOME_CONDITION_FALSE: RuleOutcome.ValueType  # 5
+"""Its condition, or its binding's, does not hold."""
+RULE_OUTCOME_CONDITION_MISSING: RuleOutcome.ValueType  # 6
+"""A condition asks for facts that nobody gave."""
+RULE_OUTCOME_CONDITION_BROKEN: RuleOutcome.ValueType  # 7
+"""A condition could not be evaluated, e.g. for a division by zero."""
+Global___RuleOutcome: _TypeAlias = RuleOutcome  # noqa: Y015
 
 @_typing.final
 class HttpHeader(_message.Message):
@@ -228,14 +356,77 @@ class Resource(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class AttributesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _directory_pb2.AttributeValue: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _directory_pb2.AttributeValue | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TYPE_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
     type: _builtins.str
     """A type that the keyspace declares, e.g. "findings"."""
     id: _builtins.str
     """Its id; may have several segments ("team-a/42"), none of them empty, ".", ".." or with "*". Empty: the collection,
     as in "list findings". At most 512 bytes with the type.
     """
+    @_builtins.property
+    def attributes(self) -> _containers.MessageMap[_builtins.str, _directory_pb2.AttributeValue]:
+        """Facts about it that conditions ask for, as the keyspace declares them for its type, e.g. published: true. Where
+        the directory has stored a value of the same name, that one counts.
+        """
+
+    @_builtins.property
+    def parent(self) -> Global___ResourceReference:
+        """What it is part of, one step up, e.g. a vulnerability's assessment. Where the directory has stored a parent, that
+        one counts. Its type is the one that the keyspace declares.
+        """
+
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        id: _builtins.str = ...,
+        attributes: _abc.Mapping[_builtins.str, _directory_pb2.AttributeValue] | None = ...,
+        parent: Global___ResourceReference | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "id", b"id", "parent", b"parent", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Resource: _TypeAlias = Resource  # noqa: Y015
+
+@_typing.final
+class ResourceReference(_message.Message):
+    """Names a resource."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """A type that the keyspace declares, e.g. "assessments"."""
+    id: _builtins.str
+    """Its id. Required; of the same form as that of Resource."""
     def __init__(
         self,
         *,
@@ -248,7 +439,48 @@ class Resource(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Resource: _TypeAlias = Resource  # noqa: Y015
+Global___ResourceReference: _TypeAlias = ResourceReference  # noqa: Y015
+
+@_typing.final
+class SentRelation(_message.Message):
+    """A fact that the caller knows: somebody has a relation to a resource. It adds to those that the directory has stored,
+    for this call alone. Example: `{"relation": "assigned"}` says that the one who is asked about is assigned to the
+    resource that is asked about.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RELATION_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    relation: _builtins.str
+    """The relation, as the keyspace declares it for the resource's type, e.g. "assigned"."""
+    principal: _builtins.str
+    """The id of a principal."""
+    group: _builtins.str
+    """The id of a group; all its members have it, and those of groups in it."""
+    @_builtins.property
+    def resource(self) -> Global___ResourceReference:
+        """The resource that is asked about, or its parent. Absent: the one that is asked about."""
+
+    def __init__(
+        self,
+        *,
+        relation: _builtins.str = ...,
+        resource: Global___ResourceReference | None = ...,
+        principal: _builtins.str = ...,
+        group: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "principal", b"principal", "resource", b"resource", "subject", b"subject"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "principal", b"principal", "relation", b"relation", "resource", b"resource", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["principal", "group"]  # noqa: Y015
+    _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_subject) -> _WhichOneofReturnType_subject | None: ...
+
+Global___SentRelation: _TypeAlias = SentRelation  # noqa: Y015
 
 @_typing.final
 class Context(_message.Message):
@@ -256,17 +488,52 @@ class Context(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class AttributesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _directory_pb2.AttributeValue: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _directory_pb2.AttributeValue | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     CLIENT_IP_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
     client_ip: _builtins.str
     """Address of the client, e.g. "198.51.100.7" or "2001:db8::1". Without it, keys bound to networks are denied."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """The moment for conditions that ask for `context.time`; states and expiries are always those of the server's clock.
+        Absent: the server's clock.
+        """
+
+    @_builtins.property
+    def attributes(self) -> _containers.MessageMap[_builtins.str, _directory_pb2.AttributeValue]:
+        """Facts that conditions ask for, as the keyspace declares them for the context, e.g. mfa: true."""
+
     def __init__(
         self,
         *,
         client_ip: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        attributes: _abc.Mapping[_builtins.str, _directory_pb2.AttributeValue] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_ip", b"client_ip"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "client_ip", b"client_ip", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -290,6 +557,7 @@ class AuthorizeRequest(_message.Message):
     ORGANIZATION_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    RELATIONS_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """The key's text, exactly as presented: it is not trimmed or changed in case."""
     keyspace: _builtins.str
@@ -320,6 +588,10 @@ class AuthorizeRequest(_message.Message):
     def context(self) -> Global___Context:
         """Facts about the call."""
 
+    @_builtins.property
+    def relations(self) -> _containers.RepeatedCompositeFieldContainer[Global___SentRelation]:
+        """Relations that the caller knows of. At most 100."""
+
     def __init__(
         self,
         *,
@@ -333,10 +605,11 @@ class AuthorizeRequest(_message.Message):
         organization: _builtins.str = ...,
         context: Global___Context | None = ...,
         dry_run: _builtins.bool = ...,
+        relations: _abc.Iterable[Global___SentRelation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "credential", b"credential", "http", b"http", "key", b"key", "principal", b"principal", "resource", b"resource"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "context", b"context", "credential", b"credential", "dry_run", b"dry_run", "environment", b"environment", "http", b"http", "key", b"key", "keyspace", b"keyspace", "organization", b"organization", "principal", b"principal", "resource", b"resource"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "context", b"context", "credential", b"credential", "dry_run", b"dry_run", "environment", b"environment", "http", b"http", "key", b"key", "keyspace", b"keyspace", "organization", b"organization", "principal", b"principal", "relations", b"relations", "resource", b"resource"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_credential: _TypeAlias = _typing.Literal["key", "http", "principal"]  # noqa: Y015
     _WhichOneofArgType_credential: _TypeAlias = _typing.Literal["credential", b"credential"]  # noqa: Y015
@@ -428,7 +701,9 @@ class Identity(_message.Message):
     ceiling: _keys_pb2.Ceiling.ValueType
     """Where the key's limit of rights comes from."""
     api_version: _builtins.str
-    """The API version that the key was created with. Empty: the keyspace names none."""
+    """The API version in effect: the one that the HTTP request names in the header that the keyspace declares, else the
+    one that the key was created with. Empty: the keyspace names none.
+    """
     @_builtins.property
     def owner(self) -> _directory_pb2.Principal:
         """The owner. Absent: the key belongs to the organization alone."""
@@ -475,6 +750,38 @@ class Identity(_message.Message):
 Global___Identity: _TypeAlias = Identity  # noqa: Y015
 
 @_typing.final
+class HttpAnswer(_message.Message):
+    """What to send to the client of an HTTP API, by the keyspace's profile."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    status: _builtins.int
+    """The status, e.g. 403; 200 if it is allowed."""
+    body: _builtins.str
+    """The body, e.g. a JSON object. Empty if it is allowed."""
+    @_builtins.property
+    def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___HttpHeader]:
+        """Headers, e.g. WWW-Authenticate."""
+
+    def __init__(
+        self,
+        *,
+        status: _builtins.int = ...,
+        headers: _abc.Iterable[Global___HttpHeader] | None = ...,
+        body: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "headers", b"headers", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HttpAnswer: _TypeAlias = HttpAnswer  # noqa: Y015
+
+@_typing.final
 class AuthorizeResponse(_message.Message):
     """Answer of Authorize."""
 
@@ -487,6 +794,8 @@ class AuthorizeResponse(_message.Message):
     RULE_FIELD_NUMBER: _builtins.int
     MISSING_PERMISSIONS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    MISSING_CONTEXT_FIELD_NUMBER: _builtins.int
+    HTTP_FIELD_NUMBER: _builtins.int
     decision: Global___Decision.ValueType
     """The outcome."""
     reason: Global___Reason.ValueType
@@ -507,6 +816,14 @@ class AuthorizeResponse(_message.Message):
     def missing_permissions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Permissions that would have been needed, e.g. "findings:read". Empty unless not permitted for lack of one."""
 
+    @_builtins.property
+    def missing_context(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With CONTEXT_MISSING: what the condition asked for and nobody gave, e.g. "context.mfa". Sorted."""
+
+    @_builtins.property
+    def http(self) -> Global___HttpAnswer:
+        """What to send on if an HTTP client asked."""
+
     def __init__(
         self,
         *,
@@ -517,10 +834,12 @@ class AuthorizeResponse(_message.Message):
         rule: Global___MatchedRule | None = ...,
         missing_permissions: _abc.Iterable[_builtins.str] | None = ...,
         revision: _builtins.int = ...,
+        missing_context: _abc.Iterable[_builtins.str] | None = ...,
+        http: Global___HttpAnswer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "rule", b"rule"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["http", b"http", "identity", b"identity", "rule", b"rule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "identity", b"identity", "message", b"message", "missing_permissions", b"missing_permissions", "reason", b"reason", "revision", b"revision", "rule", b"rule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "http", b"http", "identity", b"identity", "message", b"message", "missing_context", b"missing_context", "missing_permissions", b"missing_permissions", "reason", b"reason", "revision", b"revision", "rule", b"rule"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -535,6 +854,7 @@ class BatchAuthorizeItem(_message.Message):
     ACTION_FIELD_NUMBER: _builtins.int
     RESOURCE_FIELD_NUMBER: _builtins.int
     ORGANIZATION_FIELD_NUMBER: _builtins.int
+    RELATIONS_FIELD_NUMBER: _builtins.int
     action: _builtins.str
     """See AuthorizeRequest. Required."""
     organization: _builtins.str
@@ -543,16 +863,21 @@ class BatchAuthorizeItem(_message.Message):
     def resource(self) -> Global___Resource:
         """See AuthorizeRequest."""
 
+    @_builtins.property
+    def relations(self) -> _containers.RepeatedCompositeFieldContainer[Global___SentRelation]:
+        """See AuthorizeRequest."""
+
     def __init__(
         self,
         *,
         action: _builtins.str = ...,
         resource: Global___Resource | None = ...,
         organization: _builtins.str = ...,
+        relations: _abc.Iterable[Global___SentRelation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resource", b"resource"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "organization", b"organization", "resource", b"resource"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "organization", b"organization", "relations", b"relations", "resource", b"resource"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -690,6 +1015,8 @@ class BatchAuthorizeResult(_message.Message):
     RULE_FIELD_NUMBER: _builtins.int
     MISSING_PERMISSIONS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    MISSING_CONTEXT_FIELD_NUMBER: _builtins.int
+    HTTP_FIELD_NUMBER: _builtins.int
     decision: Global___Decision.ValueType
     """The outcome. UNSPECIFIED with an error."""
     reason: Global___Reason.ValueType
@@ -708,6 +1035,14 @@ class BatchAuthorizeResult(_message.Message):
     def error(self) -> Global___ItemError:
         """Set if this item could not be decided; the others were."""
 
+    @_builtins.property
+    def missing_context(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """See AuthorizeResponse."""
+
+    @_builtins.property
+    def http(self) -> Global___HttpAnswer:
+        """See AuthorizeResponse. Absent with an error."""
+
     def __init__(
         self,
         *,
@@ -717,10 +1052,12 @@ class BatchAuthorizeResult(_message.Message):
         rule: Global___MatchedRule | None = ...,
         missing_permissions: _abc.Iterable[_builtins.str] | None = ...,
         error: Global___ItemError | None = ...,
+        missing_context: _abc.Iterable[_builtins.str] | None = ...,
+        http: Global___HttpAnswer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "rule", b"rule"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "http", b"http", "rule", b"rule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "error", b"error", "message", b"message", "missing_permissions", b"missing_permissions", "reason", b"reason", "rule", b"rule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "error", b"error", "http", b"http", "message", b"message", "missing_context", b"missing_context", "missing_permissions", b"missing_permissions", "reason", b"reason", "rule", b"rule"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -811,6 +1148,7 @@ class IntrospectResponse(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     IDENTITY_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    HTTP_FIELD_NUMBER: _builtins.int
     decision: Global___Decision.ValueType
     """ALLOW if the credential is good for something now, by state and network; says nothing about any action."""
     reason: Global___Reason.ValueType
@@ -823,6 +1161,10 @@ class IntrospectResponse(_message.Message):
     def identity(self) -> Global___Identity:
         """See AuthorizeResponse."""
 
+    @_builtins.property
+    def http(self) -> Global___HttpAnswer:
+        """See AuthorizeResponse."""
+
     def __init__(
         self,
         *,
@@ -831,11 +1173,467 @@ class IntrospectResponse(_message.Message):
         message: _builtins.str = ...,
         identity: Global___Identity | None = ...,
         revision: _builtins.int = ...,
+        http: Global___HttpAnswer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["http", b"http", "identity", b"identity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "identity", b"identity", "message", b"message", "reason", b"reason", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "http", b"http", "identity", b"identity", "message", b"message", "reason", b"reason", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IntrospectResponse: _TypeAlias = IntrospectResponse  # noqa: Y015
+
+@_typing.final
+class ExplainAuthorizationRequest(_message.Message):
+    """Request of ExplainAuthorization."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUESTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def question(self) -> Global___AuthorizeRequest:
+        """What Authorize is asked. `dry_run` says nothing here: an explanation never leaves a trace. Required."""
+
+    def __init__(
+        self,
+        *,
+        question: Global___AuthorizeRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["question", b"question"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["question", b"question"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainAuthorizationRequest: _TypeAlias = ExplainAuthorizationRequest  # noqa: Y015
+
+@_typing.final
+class ConsideredRule(_message.Message):
+    """A rule for the action, in a role that is held."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    RELATION_FIELD_NUMBER: _builtins.int
+    CONDITION_FIELD_NUMBER: _builtins.int
+    MISSING_CONTEXT_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    effect: Global___Effect.ValueType
+    """What it does where it matches."""
+    outcome: Global___RuleOutcome.ValueType
+    """What came of it."""
+    relation: _builtins.str
+    """The relation that it asks for, e.g. "assigned" or "parent.assigned". Empty: none."""
+    condition: _builtins.str
+    """The condition that was false, lacked something or broke. Empty: none did."""
+    held: _builtins.str
+    """The role that is held; another one than the rule's if it includes that one."""
+    @_builtins.property
+    def rule(self) -> Global___MatchedRule:
+        """Which."""
+
+    @_builtins.property
+    def missing_context(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What a condition asked for and nobody gave, e.g. "context.mfa"."""
+
+    def __init__(
+        self,
+        *,
+        rule: Global___MatchedRule | None = ...,
+        effect: Global___Effect.ValueType = ...,
+        outcome: Global___RuleOutcome.ValueType = ...,
+        relation: _builtins.str = ...,
+        condition: _builtins.str = ...,
+        missing_context: _abc.Iterable[_builtins.str] | None = ...,
+        held: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rule", b"rule"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "effect", b"effect", "held", b"held", "missing_context", b"missing_context", "outcome", b"outcome", "relation", b"relation", "rule", b"rule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConsideredRule: _TypeAlias = ConsideredRule  # noqa: Y015
+
+@_typing.final
+class TraceStep(_message.Message):
+    """One step of a decision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    step: Global___DecisionStep.ValueType
+    """Which."""
+    reason: Global___Reason.ValueType
+    """ALLOWED if there is nothing against it; else why it denies, and it is the last step."""
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConsideredRule]:
+        """In CEILING and OWNER: every rule that was looked at, in order. A role without a rule for the action has none here."""
+
+    def __init__(
+        self,
+        *,
+        step: Global___DecisionStep.ValueType = ...,
+        reason: Global___Reason.ValueType = ...,
+        rules: _abc.Iterable[Global___ConsideredRule] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "rules", b"rules", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraceStep: _TypeAlias = TraceStep  # noqa: Y015
+
+@_typing.final
+class ExplainAuthorizationResponse(_message.Message):
+    """Answer of ExplainAuthorization."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answer(self) -> Global___AuthorizeResponse:
+        """What Authorize answers."""
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___TraceStep]:
+        """How it came about, in order."""
+
+    def __init__(
+        self,
+        *,
+        answer: Global___AuthorizeResponse | None = ...,
+        steps: _abc.Iterable[Global___TraceStep] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainAuthorizationResponse: _TypeAlias = ExplainAuthorizationResponse  # noqa: Y015
+
+@_typing.final
+class ListAllowedActionsRequest(_message.Message):
+    """Request of ListAllowedActions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    HTTP_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    KEYSPACE_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    RELATIONS_FIELD_NUMBER: _builtins.int
+    ALL_TYPES_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """See AuthorizeRequest."""
+    keyspace: _builtins.str
+    """See AuthorizeRequest. Required."""
+    environment: _builtins.str
+    """See AuthorizeRequest."""
+    organization: _builtins.str
+    """See AuthorizeRequest."""
+    all_types: _builtins.bool
+    """Ask about the actions of all types on `resource`, not only those of its own."""
+    @_builtins.property
+    def http(self) -> Global___HttpRequest:
+        """See AuthorizeRequest."""
+
+    @_builtins.property
+    def principal(self) -> Global___PrincipalReference:
+        """See AuthorizeRequest."""
+
+    @_builtins.property
+    def resource(self) -> Global___Resource:
+        """What to: a resource, or with an empty id a collection; asked are the actions of its type. Absent: all actions of
+        the keyspace are asked, each on the collection of its type.
+        """
+
+    @_builtins.property
+    def context(self) -> Global___Context:
+        """See AuthorizeRequest."""
+
+    @_builtins.property
+    def relations(self) -> _containers.RepeatedCompositeFieldContainer[Global___SentRelation]:
+        """See AuthorizeRequest."""
+
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        http: Global___HttpRequest | None = ...,
+        principal: Global___PrincipalReference | None = ...,
+        keyspace: _builtins.str = ...,
+        environment: _builtins.str = ...,
+        resource: Global___Resource | None = ...,
+        organization: _builtins.str = ...,
+        context: Global___Context | None = ...,
+        relations: _abc.Iterable[Global___SentRelation] | None = ...,
+        all_types: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "credential", b"credential", "http", b"http", "key", b"key", "principal", b"principal", "resource", b"resource"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_types", b"all_types", "context", b"context", "credential", b"credential", "environment", b"environment", "http", b"http", "key", b"key", "keyspace", b"keyspace", "organization", b"organization", "principal", b"principal", "relations", b"relations", "resource", b"resource"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_credential: _TypeAlias = _typing.Literal["key", "http", "principal"]  # noqa: Y015
+    _WhichOneofArgType_credential: _TypeAlias = _typing.Literal["credential", b"credential"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_credential) -> _WhichOneofReturnType_credential | None: ...
+
+Global___ListAllowedActionsRequest: _TypeAlias = ListAllowedActionsRequest  # noqa: Y015
+
+@_typing.final
+class ListAllowedActionsResponse(_message.Message):
+    """Answer of ListAllowedActions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTIONS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    MISSING_CONTEXT_FIELD_NUMBER: _builtins.int
+    HTTP_FIELD_NUMBER: _builtins.int
+    reason: Global___Reason.ValueType
+    """ALLOWED if there are any. Else why the first action is denied; if the credential is not good, why not."""
+    message: _builtins.str
+    """See AuthorizeResponse."""
+    revision: _builtins.int
+    """See AuthorizeResponse."""
+    @_builtins.property
+    def actions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Actions that Authorize would allow, e.g. "findings:read". Sorted."""
+
+    @_builtins.property
+    def identity(self) -> Global___Identity:
+        """See AuthorizeResponse."""
+
+    @_builtins.property
+    def missing_context(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What conditions asked for and nobody gave: with it, there might be more actions. Sorted."""
+
+    @_builtins.property
+    def http(self) -> Global___HttpAnswer:
+        """See AuthorizeResponse."""
+
+    def __init__(
+        self,
+        *,
+        actions: _abc.Iterable[_builtins.str] | None = ...,
+        reason: Global___Reason.ValueType = ...,
+        message: _builtins.str = ...,
+        identity: Global___Identity | None = ...,
+        revision: _builtins.int = ...,
+        missing_context: _abc.Iterable[_builtins.str] | None = ...,
+        http: Global___HttpAnswer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["http", b"http", "identity", b"identity"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "http", b"http", "identity", b"identity", "message", b"message", "missing_context", b"missing_context", "reason", b"reason", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAllowedActionsResponse: _TypeAlias = ListAllowedActionsResponse  # noqa: Y015
+
+@_typing.final
+class ListAccessibleResourcesRequest(_message.Message):
+    """Request of ListAccessibleResources."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    HTTP_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    KEYSPACE_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """See AuthorizeRequest."""
+    keyspace: _builtins.str
+    """See AuthorizeRequest. Required."""
+    environment: _builtins.str
+    """See AuthorizeRequest."""
+    action: _builtins.str
+    """See AuthorizeRequest. Required."""
+    type: _builtins.str
+    """The type of the resources. Empty: the action's."""
+    organization: _builtins.str
+    """See AuthorizeRequest."""
+    @_builtins.property
+    def http(self) -> Global___HttpRequest:
+        """See AuthorizeRequest."""
+
+    @_builtins.property
+    def principal(self) -> Global___PrincipalReference:
+        """See AuthorizeRequest."""
+
+    @_builtins.property
+    def context(self) -> Global___Context:
+        """See AuthorizeRequest."""
+
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        http: Global___HttpRequest | None = ...,
+        principal: Global___PrincipalReference | None = ...,
+        keyspace: _builtins.str = ...,
+        environment: _builtins.str = ...,
+        action: _builtins.str = ...,
+        type: _builtins.str = ...,
+        organization: _builtins.str = ...,
+        context: Global___Context | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "credential", b"credential", "http", b"http", "key", b"key", "principal", b"principal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "context", b"context", "credential", b"credential", "environment", b"environment", "http", b"http", "key", b"key", "keyspace", b"keyspace", "organization", b"organization", "principal", b"principal", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_credential: _TypeAlias = _typing.Literal["key", "http", "principal"]  # noqa: Y015
+    _WhichOneofArgType_credential: _TypeAlias = _typing.Literal["credential", b"credential"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_credential) -> _WhichOneofReturnType_credential | None: ...
+
+Global___ListAccessibleResourcesRequest: _TypeAlias = ListAccessibleResourcesRequest  # noqa: Y015
+
+@_typing.final
+class RequiredRelation(_message.Message):
+    """A relation that somebody must have for a selector to match."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RELATION_FIELD_NUMBER: _builtins.int
+    ON_PARENT_FIELD_NUMBER: _builtins.int
+    relation: _builtins.str
+    """The relation, e.g. "assigned"."""
+    on_parent: _builtins.bool
+    """Whether it is to the parent of the resource, not to the resource itself."""
+    def __init__(
+        self,
+        *,
+        relation: _builtins.str = ...,
+        on_parent: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["on_parent", b"on_parent", "relation", b"relation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequiredRelation: _TypeAlias = RequiredRelation  # noqa: Y015
+
+@_typing.final
+class ResourceSelector(_message.Message):
+    """Some resources: those that match the pattern, to which the one who is asked about has all the relations, and of
+    which all the conditions hold.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATTERN_FIELD_NUMBER: _builtins.int
+    RELATIONS_FIELD_NUMBER: _builtins.int
+    CONDITIONS_FIELD_NUMBER: _builtins.int
+    pattern: _builtins.str
+    """`*` is exactly one segment, at the end one or more; e.g. "flows/*", "flows/team-a/42"."""
+    @_builtins.property
+    def relations(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequiredRelation]:
+        """Relations of the owner (of one of its groups) to the resource or its parent. Empty: none is asked for."""
+
+    @_builtins.property
+    def conditions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Conditions, in CEL, about the resource: those that ask about nothing but caller and context are already evaluated."""
+
+    def __init__(
+        self,
+        *,
+        pattern: _builtins.str = ...,
+        relations: _abc.Iterable[Global___RequiredRelation] | None = ...,
+        conditions: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "pattern", b"pattern", "relations", b"relations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResourceSelector: _TypeAlias = ResourceSelector  # noqa: Y015
+
+@_typing.final
+class ListAccessibleResourcesResponse(_message.Message):
+    """Answer of ListAccessibleResources. A resource is accessible exactly if one of `allowed` matches it and none of
+    `denied` does. For `denied`, a condition that cannot be evaluated counts as one that holds; for `allowed`, as one
+    that does not.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALLOWED_FIELD_NUMBER: _builtins.int
+    DENIED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    MISSING_CONTEXT_FIELD_NUMBER: _builtins.int
+    HTTP_FIELD_NUMBER: _builtins.int
+    reason: Global___Reason.ValueType
+    """ALLOWED if `allowed` is not empty. Else why; if the credential is not good, why not."""
+    message: _builtins.str
+    """See AuthorizeResponse."""
+    revision: _builtins.int
+    """See AuthorizeResponse."""
+    @_builtins.property
+    def allowed(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResourceSelector]:
+        """Empty: no resource of the type."""
+
+    @_builtins.property
+    def denied(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResourceSelector]:
+        """Exceptions from `allowed`."""
+
+    @_builtins.property
+    def identity(self) -> Global___Identity:
+        """See AuthorizeResponse. Its owner and the groups below are who must have the relations."""
+
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the groups that the owner is in, also by other groups. Sorted."""
+
+    @_builtins.property
+    def missing_context(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What conditions asked for and nobody gave: with it, there might be more resources. Sorted."""
+
+    @_builtins.property
+    def http(self) -> Global___HttpAnswer:
+        """See AuthorizeResponse."""
+
+    def __init__(
+        self,
+        *,
+        allowed: _abc.Iterable[Global___ResourceSelector] | None = ...,
+        denied: _abc.Iterable[Global___ResourceSelector] | None = ...,
+        reason: Global___Reason.ValueType = ...,
+        message: _builtins.str = ...,
+        identity: Global___Identity | None = ...,
+        groups: _abc.Iterable[_builtins.str] | None = ...,
+        revision: _builtins.int = ...,
+        missing_context: _abc.Iterable[_builtins.str] | None = ...,
+        http: Global___HttpAnswer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["http", b"http", "identity", b"identity"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "denied", b"denied", "groups", b"groups", "http", b"http", "identity", b"identity", "message", b"message", "missing_context", b"missing_context", "reason", b"reason", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAccessibleResourcesResponse: _TypeAlias = ListAccessibleResourcesResponse  # noqa: Y015

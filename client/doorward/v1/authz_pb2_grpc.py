@@ -31,7 +31,7 @@ class AuthzServiceStub(object):
     Callers hold a key of the keyspace `doorward` with the permission `decisions:authorize` on
     `organizations/<organization>/keyspaces/<keyspace>/decisions` (role `backend`). <organization> is the one that the
     request names, else the caller's own; for callers of the operator organization it is `-`, which only a pattern with
-    `*` in its place matches.
+    `*` in its place matches. The other questions have permissions of their own, on the same resource.
     """
 
     def __init__(self, channel):
@@ -55,6 +55,21 @@ class AuthzServiceStub(object):
                 request_serializer=doorward_dot_v1_dot_authz__pb2.IntrospectRequest.SerializeToString,
                 response_deserializer=doorward_dot_v1_dot_authz__pb2.IntrospectResponse.FromString,
                 _registered_method=True)
+        self.ExplainAuthorization = channel.unary_unary(
+                '/doorward.v1.AuthzService/ExplainAuthorization',
+                request_serializer=doorward_dot_v1_dot_authz__pb2.ExplainAuthorizationRequest.SerializeToString,
+                response_deserializer=doorward_dot_v1_dot_authz__pb2.ExplainAuthorizationResponse.FromString,
+                _registered_method=True)
+        self.ListAllowedActions = channel.unary_unary(
+                '/doorward.v1.AuthzService/ListAllowedActions',
+                request_serializer=doorward_dot_v1_dot_authz__pb2.ListAllowedActionsRequest.SerializeToString,
+                response_deserializer=doorward_dot_v1_dot_authz__pb2.ListAllowedActionsResponse.FromString,
+                _registered_method=True)
+        self.ListAccessibleResources = channel.unary_unary(
+                '/doorward.v1.AuthzService/ListAccessibleResources',
+                request_serializer=doorward_dot_v1_dot_authz__pb2.ListAccessibleResourcesRequest.SerializeToString,
+                response_deserializer=doorward_dot_v1_dot_authz__pb2.ListAccessibleResourcesResponse.FromString,
+                _registered_method=True)
 
 
 class AuthzServiceServicer(object):
@@ -63,7 +78,7 @@ class AuthzServiceServicer(object):
     Callers hold a key of the keyspace `doorward` with the permission `decisions:authorize` on
     `organizations/<organization>/keyspaces/<keyspace>/decisions` (role `backend`). <organization> is the one that the
     request names, else the caller's own; for callers of the operator organization it is `-`, which only a pattern with
-    `*` in its place matches.
+    `*` in its place matches. The other questions have permissions of their own, on the same resource.
     """
 
     def Authorize(self, request, context):
@@ -88,6 +103,31 @@ class AuthzServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainAuthorization(self, request, context):
+        """The decision that Authorize would give, and how it came about: every step, and every rule that was looked at.
+        For people who ask why; leaves no trace itself. Permission `decisions:explain`, which also lets one ask about
+        principals.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAllowedActions(self, request, context):
+        """All that a credential may do to one resource, or to any collection: what to show in a menu. Equal to asking
+        Authorize about each action. Leaves no trace in last uses. Permission `decisions:list-actions`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAccessibleResources(self, request, context):
+        """On which resources of a type a credential may do something: what to show in a list. The answer is selectors, not
+        ids, so it is always complete. Leaves no trace in last uses. Permission `decisions:list-resources`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuthzServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -106,6 +146,21 @@ def add_AuthzServiceServicer_to_server(servicer, server):
                     request_deserializer=doorward_dot_v1_dot_authz__pb2.IntrospectRequest.FromString,
                     response_serializer=doorward_dot_v1_dot_authz__pb2.IntrospectResponse.SerializeToString,
             ),
+            'ExplainAuthorization': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainAuthorization,
+                    request_deserializer=doorward_dot_v1_dot_authz__pb2.ExplainAuthorizationRequest.FromString,
+                    response_serializer=doorward_dot_v1_dot_authz__pb2.ExplainAuthorizationResponse.SerializeToString,
+            ),
+            'ListAllowedActions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAllowedActions,
+                    request_deserializer=doorward_dot_v1_dot_authz__pb2.ListAllowedActionsRequest.FromString,
+                    response_serializer=doorward_dot_v1_dot_authz__pb2.ListAllowedActionsResponse.SerializeToString,
+            ),
+            'ListAccessibleResources': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAccessibleResources,
+                    request_deserializer=doorward_dot_v1_dot_authz__pb2.ListAccessibleResourcesRequest.FromString,
+                    response_serializer=doorward_dot_v1_dot_authz__pb2.ListAccessibleResourcesResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'doorward.v1.AuthzService', rpc_method_handlers)
@@ -120,7 +175,7 @@ class AuthzService(object):
     Callers hold a key of the keyspace `doorward` with the permission `decisions:authorize` on
     `organizations/<organization>/keyspaces/<keyspace>/decisions` (role `backend`). <organization> is the one that the
     request names, else the caller's own; for callers of the operator organization it is `-`, which only a pattern with
-    `*` in its place matches.
+    `*` in its place matches. The other questions have permissions of their own, on the same resource.
     """
 
     @staticmethod
@@ -194,6 +249,87 @@ class AuthzService(object):
             '/doorward.v1.AuthzService/Introspect',
             doorward_dot_v1_dot_authz__pb2.IntrospectRequest.SerializeToString,
             doorward_dot_v1_dot_authz__pb2.IntrospectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainAuthorization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/doorward.v1.AuthzService/ExplainAuthorization',
+            doorward_dot_v1_dot_authz__pb2.ExplainAuthorizationRequest.SerializeToString,
+            doorward_dot_v1_dot_authz__pb2.ExplainAuthorizationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAllowedActions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/doorward.v1.AuthzService/ListAllowedActions',
+            doorward_dot_v1_dot_authz__pb2.ListAllowedActionsRequest.SerializeToString,
+            doorward_dot_v1_dot_authz__pb2.ListAllowedActionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAccessibleResources(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/doorward.v1.AuthzService/ListAccessibleResources',
+            doorward_dot_v1_dot_authz__pb2.ListAccessibleResourcesRequest.SerializeToString,
+            doorward_dot_v1_dot_authz__pb2.ListAccessibleResourcesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -32,7 +32,7 @@ class AuthzServiceStub:
     Callers hold a key of the keyspace `doorward` with the permission `decisions:authorize` on
     `organizations/<organization>/keyspaces/<keyspace>/decisions` (role `backend`). <organization> is the one that the
     request names, else the caller's own; for callers of the operator organization it is `-`, which only a pattern with
-    `*` in its place matches.
+    `*` in its place matches. The other questions have permissions of their own, on the same resource.
     """
 
     @_typing.overload
@@ -47,6 +47,19 @@ class AuthzServiceStub:
     """Who is this? Without a credential: who am I, the caller; that needs no permission. With one:
     `decisions:introspect`. Asks nothing about any action.
     """
+    ExplainAuthorization: _grpc.UnaryUnaryMultiCallable[_authz_pb2.ExplainAuthorizationRequest, _authz_pb2.ExplainAuthorizationResponse]
+    """The decision that Authorize would give, and how it came about: every step, and every rule that was looked at.
+    For people who ask why; leaves no trace itself. Permission `decisions:explain`, which also lets one ask about
+    principals.
+    """
+    ListAllowedActions: _grpc.UnaryUnaryMultiCallable[_authz_pb2.ListAllowedActionsRequest, _authz_pb2.ListAllowedActionsResponse]
+    """All that a credential may do to one resource, or to any collection: what to show in a menu. Equal to asking
+    Authorize about each action. Leaves no trace in last uses. Permission `decisions:list-actions`.
+    """
+    ListAccessibleResources: _grpc.UnaryUnaryMultiCallable[_authz_pb2.ListAccessibleResourcesRequest, _authz_pb2.ListAccessibleResourcesResponse]
+    """On which resources of a type a credential may do something: what to show in a list. The answer is selectors, not
+    ids, so it is always complete. Leaves no trace in last uses. Permission `decisions:list-resources`.
+    """
 
 @_typing.type_check_only
 class AuthzServiceAsyncStub(AuthzServiceStub):
@@ -55,7 +68,7 @@ class AuthzServiceAsyncStub(AuthzServiceStub):
     Callers hold a key of the keyspace `doorward` with the permission `decisions:authorize` on
     `organizations/<organization>/keyspaces/<keyspace>/decisions` (role `backend`). <organization> is the one that the
     request names, else the caller's own; for callers of the operator organization it is `-`, which only a pattern with
-    `*` in its place matches.
+    `*` in its place matches. The other questions have permissions of their own, on the same resource.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -67,6 +80,19 @@ class AuthzServiceAsyncStub(AuthzServiceStub):
     """Who is this? Without a credential: who am I, the caller; that needs no permission. With one:
     `decisions:introspect`. Asks nothing about any action.
     """
+    ExplainAuthorization: _aio.UnaryUnaryMultiCallable[_authz_pb2.ExplainAuthorizationRequest, _authz_pb2.ExplainAuthorizationResponse]  # type: ignore[assignment]
+    """The decision that Authorize would give, and how it came about: every step, and every rule that was looked at.
+    For people who ask why; leaves no trace itself. Permission `decisions:explain`, which also lets one ask about
+    principals.
+    """
+    ListAllowedActions: _aio.UnaryUnaryMultiCallable[_authz_pb2.ListAllowedActionsRequest, _authz_pb2.ListAllowedActionsResponse]  # type: ignore[assignment]
+    """All that a credential may do to one resource, or to any collection: what to show in a menu. Equal to asking
+    Authorize about each action. Leaves no trace in last uses. Permission `decisions:list-actions`.
+    """
+    ListAccessibleResources: _aio.UnaryUnaryMultiCallable[_authz_pb2.ListAccessibleResourcesRequest, _authz_pb2.ListAccessibleResourcesResponse]  # type: ignore[assignment]
+    """On which resources of a type a credential may do something: what to show in a list. The answer is selectors, not
+    ids, so it is always complete. Leaves no trace in last uses. Permission `decisions:list-resources`.
+    """
 
 class AuthzServiceServicer(metaclass=_abc_1.ABCMeta):
     """Decides. A denial is an OK response with a reason; a gRPC error means that no decision was made.
@@ -74,7 +100,7 @@ class AuthzServiceServicer(metaclass=_abc_1.ABCMeta):
     Callers hold a key of the keyspace `doorward` with the permission `decisions:authorize` on
     `organizations/<organization>/keyspaces/<keyspace>/decisions` (role `backend`). <organization> is the one that the
     request names, else the caller's own; for callers of the operator organization it is `-`, which only a pattern with
-    `*` in its place matches.
+    `*` in its place matches. The other questions have permissions of their own, on the same resource.
     """
 
     @_abc_1.abstractmethod
@@ -101,6 +127,37 @@ class AuthzServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_authz_pb2.IntrospectResponse, _abc.Awaitable[_authz_pb2.IntrospectResponse]]:
         """Who is this? Without a credential: who am I, the caller; that needs no permission. With one:
         `decisions:introspect`. Asks nothing about any action.
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainAuthorization(
+        self,
+        request: _authz_pb2.ExplainAuthorizationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_authz_pb2.ExplainAuthorizationResponse, _abc.Awaitable[_authz_pb2.ExplainAuthorizationResponse]]:
+        """The decision that Authorize would give, and how it came about: every step, and every rule that was looked at.
+        For people who ask why; leaves no trace itself. Permission `decisions:explain`, which also lets one ask about
+        principals.
+        """
+
+    @_abc_1.abstractmethod
+    def ListAllowedActions(
+        self,
+        request: _authz_pb2.ListAllowedActionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_authz_pb2.ListAllowedActionsResponse, _abc.Awaitable[_authz_pb2.ListAllowedActionsResponse]]:
+        """All that a credential may do to one resource, or to any collection: what to show in a menu. Equal to asking
+        Authorize about each action. Leaves no trace in last uses. Permission `decisions:list-actions`.
+        """
+
+    @_abc_1.abstractmethod
+    def ListAccessibleResources(
+        self,
+        request: _authz_pb2.ListAccessibleResourcesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_authz_pb2.ListAccessibleResourcesResponse, _abc.Awaitable[_authz_pb2.ListAccessibleResourcesResponse]]:
+        """On which resources of a type a credential may do something: what to show in a list. The answer is selectors, not
+        ids, so it is always complete. Leaves no trace in last uses. Permission `decisions:list-resources`.
         """
 
 def add_AuthzServiceServicer_to_server(servicer: AuthzServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

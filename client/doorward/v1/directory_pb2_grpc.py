@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class DirectoryServiceStub(object):
-    """Keeps organizations, their principals and groups, and the bindings that give them roles.
+    """Keeps organizations, their principals and groups, the bindings that give them roles, and facts about resources:
+    relations to them, attributes of them, and what each of them is a part of.
 
     Organizations belong to the operator: creating and deleting them needs `organizations:create` and
     `organizations:delete`, which only keys of the operator organization can hold. Everything below one organization
@@ -155,10 +156,46 @@ class DirectoryServiceStub(object):
                 request_serializer=doorward_dot_v1_dot_directory__pb2.DeleteBindingRequest.SerializeToString,
                 response_deserializer=doorward_dot_v1_dot_directory__pb2.DeleteBindingResponse.FromString,
                 _registered_method=True)
+        self.WriteRelations = channel.unary_unary(
+                '/doorward.v1.DirectoryService/WriteRelations',
+                request_serializer=doorward_dot_v1_dot_directory__pb2.WriteRelationsRequest.SerializeToString,
+                response_deserializer=doorward_dot_v1_dot_directory__pb2.WriteRelationsResponse.FromString,
+                _registered_method=True)
+        self.DeleteRelations = channel.unary_unary(
+                '/doorward.v1.DirectoryService/DeleteRelations',
+                request_serializer=doorward_dot_v1_dot_directory__pb2.DeleteRelationsRequest.SerializeToString,
+                response_deserializer=doorward_dot_v1_dot_directory__pb2.DeleteRelationsResponse.FromString,
+                _registered_method=True)
+        self.ListRelations = channel.unary_unary(
+                '/doorward.v1.DirectoryService/ListRelations',
+                request_serializer=doorward_dot_v1_dot_directory__pb2.ListRelationsRequest.SerializeToString,
+                response_deserializer=doorward_dot_v1_dot_directory__pb2.ListRelationsResponse.FromString,
+                _registered_method=True)
+        self.PutResource = channel.unary_unary(
+                '/doorward.v1.DirectoryService/PutResource',
+                request_serializer=doorward_dot_v1_dot_directory__pb2.PutResourceRequest.SerializeToString,
+                response_deserializer=doorward_dot_v1_dot_directory__pb2.PutResourceResponse.FromString,
+                _registered_method=True)
+        self.GetResource = channel.unary_unary(
+                '/doorward.v1.DirectoryService/GetResource',
+                request_serializer=doorward_dot_v1_dot_directory__pb2.GetResourceRequest.SerializeToString,
+                response_deserializer=doorward_dot_v1_dot_directory__pb2.GetResourceResponse.FromString,
+                _registered_method=True)
+        self.ListResources = channel.unary_unary(
+                '/doorward.v1.DirectoryService/ListResources',
+                request_serializer=doorward_dot_v1_dot_directory__pb2.ListResourcesRequest.SerializeToString,
+                response_deserializer=doorward_dot_v1_dot_directory__pb2.ListResourcesResponse.FromString,
+                _registered_method=True)
+        self.DeleteResource = channel.unary_unary(
+                '/doorward.v1.DirectoryService/DeleteResource',
+                request_serializer=doorward_dot_v1_dot_directory__pb2.DeleteResourceRequest.SerializeToString,
+                response_deserializer=doorward_dot_v1_dot_directory__pb2.DeleteResourceResponse.FromString,
+                _registered_method=True)
 
 
 class DirectoryServiceServicer(object):
-    """Keeps organizations, their principals and groups, and the bindings that give them roles.
+    """Keeps organizations, their principals and groups, the bindings that give them roles, and facts about resources:
+    relations to them, attributes of them, and what each of them is a part of.
 
     Organizations belong to the operator: creating and deleting them needs `organizations:create` and
     `organizations:delete`, which only keys of the operator organization can hold. Everything below one organization
@@ -233,8 +270,8 @@ class DirectoryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeletePrincipal(self, request, context):
-        """Ends a principal for good: its keys stop from the next call on and are revoked, its bindings and memberships go.
-        After a crash or a lost answer the same call finishes what was left. Permission `principals:delete`.
+        """Ends a principal for good: its keys stop from the next call on and are revoked, its bindings, memberships and
+        relations go. After a crash or a lost answer the same call finishes what was left. Permission `principals:delete`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -269,29 +306,32 @@ class DirectoryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteGroup(self, request, context):
-        """Ends a group for good: its bindings and memberships go. Permission `groups:delete`.
+        """Ends a group for good: its bindings, members, memberships and relations go. Permission `groups:delete`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AddGroupMember(self, request, context):
-        """Puts a principal into a group, and so gives it the group's roles: what CreateBinding asks of the granter is asked
-        here for each of them. Adding a member twice changes nothing. Permission `groups:update`.
+        """Puts a principal, or another group, into a group, and so gives it, or all who are in that one, the group's roles:
+        what CreateBinding asks of the granter is asked here for each of them. A chain of groups within groups has at most
+        8 groups, and no group is in itself, however far round: FAILED_PRECONDITION GROUP_CYCLE says which way round.
+        Adding a member twice changes nothing. Permission `groups:update`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RemoveGroupMember(self, request, context):
-        """Takes a principal out of a group. Removing one that is not in it changes nothing. Permission `groups:update`.
+        """Takes a principal, or another group, out of a group. Removing one that is not in it changes nothing. Permission `groups:update`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListGroupMembers(self, request, context):
-        """The members of a group, by id. Permission `groups:get`.
+        """The members of a group: groups first, then principals, each by id. Who is only in a group that is in it is not
+        listed. Permission `groups:get`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -322,7 +362,7 @@ class DirectoryServiceServicer(object):
 
     def UpdateBinding(self, request, context):
         """Changes what the mask names: resources (here "*" says every resource; an empty list is refused), not_before,
-        expires_at. Permission `bindings:update`, and what CreateBinding asks of the granter.
+        expires_at, condition. Permission `bindings:update`, and what CreateBinding asks of the granter.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -330,6 +370,62 @@ class DirectoryServiceServicer(object):
 
     def DeleteBinding(self, request, context):
         """Takes a role away again. Permission `bindings:delete`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WriteRelations(self, request, context):
+        """Keeps relations, all of them or none: rules of the keyspace that ask for one find it from the next call on. One
+        that is there already stays as it is. A relation may widen what somebody may do, or narrow it, so this is for
+        administrators and for the backend that knows. Permission `relations:write`, on
+        `organizations/<organization>/keyspaces/<keyspace>/relations`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteRelations(self, request, context):
+        """Forgets relations, all of them or none; those that are not there are passed over. Permission `relations:delete`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRelations(self, request, context):
+        """The relations of a keyspace in an organization, by resource, then subject. Permission `relations:list`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutResource(self, request, context):
+        """Keeps what callers of Authorize cannot know about a resource: attributes, and which resource it is a part of.
+        What was kept about it before is replaced as a whole. Conditions and rules see it from the next call on, and
+        believe it rather than what a request says. Permission `resources:write`, on
+        `organizations/<organization>/keyspaces/<keyspace>/resources`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetResource(self, request, context):
+        """What is kept about one resource. Permission `resources:get`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListResources(self, request, context):
+        """What is kept about the resources of a keyspace in an organization, by resource. Permission `resources:list`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteResource(self, request, context):
+        """Forgets all that is kept about a resource, and every relation to it. Resources that name it as their parent keep
+        doing so. Permission `resources:delete`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -453,6 +549,41 @@ def add_DirectoryServiceServicer_to_server(servicer, server):
                     request_deserializer=doorward_dot_v1_dot_directory__pb2.DeleteBindingRequest.FromString,
                     response_serializer=doorward_dot_v1_dot_directory__pb2.DeleteBindingResponse.SerializeToString,
             ),
+            'WriteRelations': grpc.unary_unary_rpc_method_handler(
+                    servicer.WriteRelations,
+                    request_deserializer=doorward_dot_v1_dot_directory__pb2.WriteRelationsRequest.FromString,
+                    response_serializer=doorward_dot_v1_dot_directory__pb2.WriteRelationsResponse.SerializeToString,
+            ),
+            'DeleteRelations': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRelations,
+                    request_deserializer=doorward_dot_v1_dot_directory__pb2.DeleteRelationsRequest.FromString,
+                    response_serializer=doorward_dot_v1_dot_directory__pb2.DeleteRelationsResponse.SerializeToString,
+            ),
+            'ListRelations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRelations,
+                    request_deserializer=doorward_dot_v1_dot_directory__pb2.ListRelationsRequest.FromString,
+                    response_serializer=doorward_dot_v1_dot_directory__pb2.ListRelationsResponse.SerializeToString,
+            ),
+            'PutResource': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutResource,
+                    request_deserializer=doorward_dot_v1_dot_directory__pb2.PutResourceRequest.FromString,
+                    response_serializer=doorward_dot_v1_dot_directory__pb2.PutResourceResponse.SerializeToString,
+            ),
+            'GetResource': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetResource,
+                    request_deserializer=doorward_dot_v1_dot_directory__pb2.GetResourceRequest.FromString,
+                    response_serializer=doorward_dot_v1_dot_directory__pb2.GetResourceResponse.SerializeToString,
+            ),
+            'ListResources': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListResources,
+                    request_deserializer=doorward_dot_v1_dot_directory__pb2.ListResourcesRequest.FromString,
+                    response_serializer=doorward_dot_v1_dot_directory__pb2.ListResourcesResponse.SerializeToString,
+            ),
+            'DeleteResource': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteResource,
+                    request_deserializer=doorward_dot_v1_dot_directory__pb2.DeleteResourceRequest.FromString,
+                    response_serializer=doorward_dot_v1_dot_directory__pb2.DeleteResourceResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'doorward.v1.DirectoryService', rpc_method_handlers)
@@ -462,7 +593,8 @@ def add_DirectoryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DirectoryService(object):
-    """Keeps organizations, their principals and groups, and the bindings that give them roles.
+    """Keeps organizations, their principals and groups, the bindings that give them roles, and facts about resources:
+    relations to them, attributes of them, and what each of them is a part of.
 
     Organizations belong to the operator: creating and deleting them needs `organizations:create` and
     `organizations:delete`, which only keys of the operator organization can hold. Everything below one organization
@@ -1081,6 +1213,195 @@ class DirectoryService(object):
             '/doorward.v1.DirectoryService/DeleteBinding',
             doorward_dot_v1_dot_directory__pb2.DeleteBindingRequest.SerializeToString,
             doorward_dot_v1_dot_directory__pb2.DeleteBindingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteRelations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/doorward.v1.DirectoryService/WriteRelations',
+            doorward_dot_v1_dot_directory__pb2.WriteRelationsRequest.SerializeToString,
+            doorward_dot_v1_dot_directory__pb2.WriteRelationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteRelations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/doorward.v1.DirectoryService/DeleteRelations',
+            doorward_dot_v1_dot_directory__pb2.DeleteRelationsRequest.SerializeToString,
+            doorward_dot_v1_dot_directory__pb2.DeleteRelationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRelations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/doorward.v1.DirectoryService/ListRelations',
+            doorward_dot_v1_dot_directory__pb2.ListRelationsRequest.SerializeToString,
+            doorward_dot_v1_dot_directory__pb2.ListRelationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutResource(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/doorward.v1.DirectoryService/PutResource',
+            doorward_dot_v1_dot_directory__pb2.PutResourceRequest.SerializeToString,
+            doorward_dot_v1_dot_directory__pb2.PutResourceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetResource(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/doorward.v1.DirectoryService/GetResource',
+            doorward_dot_v1_dot_directory__pb2.GetResourceRequest.SerializeToString,
+            doorward_dot_v1_dot_directory__pb2.GetResourceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListResources(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/doorward.v1.DirectoryService/ListResources',
+            doorward_dot_v1_dot_directory__pb2.ListResourcesRequest.SerializeToString,
+            doorward_dot_v1_dot_directory__pb2.ListResourcesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteResource(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/doorward.v1.DirectoryService/DeleteResource',
+            doorward_dot_v1_dot_directory__pb2.DeleteResourceRequest.SerializeToString,
+            doorward_dot_v1_dot_directory__pb2.DeleteResourceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -72,6 +72,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the filter finds another number of keys than was expected. metadata: expected, found."""
     ERROR_REASON_TOO_MANY_ACTIVE_KEYS: _ErrorReason.ValueType  # 38
     """FAILED_PRECONDITION: the owner has as many active keys as the keyspace allows. metadata: limit."""
+    ERROR_REASON_GROUP_CYCLE: _ErrorReason.ValueType  # 39
+    """FAILED_PRECONDITION: the group would be in itself, by groups that are in each other. metadata: path, from the group
+    to itself, e.g. "staff → admins → staff".
+    """
+    ERROR_REASON_KEYS_STRANDED: _ErrorReason.ValueType  # 80
+    """FAILED_PRECONDITION: another version of a keyspace's file would take from keys or bindings what they hold, or what
+    they are; ApplyKeyspace with `force` does it all the same. metadata: field, who ("3 keys and 1 binding").
+    """
+    ERROR_REASON_KEYSPACE_TESTS_FAILED: _ErrorReason.ValueType  # 81
+    """FAILED_PRECONDITION: a test in a keyspace file comes out otherwise than it says. metadata: test (the first that
+    fails), line, failed (how many questions).
+    """
     ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 40
     """ABORTED: the etag is not the current one; read again, then decide again. metadata: type, id."""
     ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 50
@@ -141,6 +153,18 @@ ERROR_REASON_COUNT_MISMATCH: ErrorReason.ValueType  # 37
 """FAILED_PRECONDITION: the filter finds another number of keys than was expected. metadata: expected, found."""
 ERROR_REASON_TOO_MANY_ACTIVE_KEYS: ErrorReason.ValueType  # 38
 """FAILED_PRECONDITION: the owner has as many active keys as the keyspace allows. metadata: limit."""
+ERROR_REASON_GROUP_CYCLE: ErrorReason.ValueType  # 39
+"""FAILED_PRECONDITION: the group would be in itself, by groups that are in each other. metadata: path, from the group
+to itself, e.g. "staff → admins → staff".
+"""
+ERROR_REASON_KEYS_STRANDED: ErrorReason.ValueType  # 80
+"""FAILED_PRECONDITION: another version of a keyspace's file would take from keys or bindings what they hold, or what
+they are; ApplyKeyspace with `force` does it all the same. metadata: field, who ("3 keys and 1 binding").
+"""
+ERROR_REASON_KEYSPACE_TESTS_FAILED: ErrorReason.ValueType  # 81
+"""FAILED_PRECONDITION: a test in a keyspace file comes out otherwise than it says. metadata: test (the first that
+fails), line, failed (how many questions).
+"""
 ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 40
 """ABORTED: the etag is not the current one; read again, then decide again. metadata: type, id."""
 ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 50

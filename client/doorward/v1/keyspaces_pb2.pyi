@@ -125,26 +125,102 @@ class ApplyKeyspaceRequest(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
     source: _builtins.str
     """The YAML file's text, at most 128 KiB."""
     dry_run: _builtins.bool
     """Check and compare, but change nothing."""
     etag: _builtins.str
     """If given: the etag that the keyspace must have now."""
+    force: _builtins.bool
+    """Apply it although tests fail or keys are stranded. The audit log says so."""
     def __init__(
         self,
         *,
         source: _builtins.str = ...,
         dry_run: _builtins.bool = ...,
         etag: _builtins.str = ...,
+        force: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "etag", b"etag", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "etag", b"etag", "force", b"force", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ApplyKeyspaceRequest: _TypeAlias = ApplyKeyspaceRequest  # noqa: Y015
+
+@_typing.final
+class Stranding(_message.Message):
+    """One part of a keyspace file whose change takes something from keys or bindings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    BINDINGS_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """The place in the file, e.g. "roles.viewer"."""
+    why: _builtins.str
+    """What becomes of it, e.g. "the role is removed"."""
+    keys: _builtins.int
+    """How many live keys that concerns, in all organizations."""
+    bindings: _builtins.int
+    """How many bindings of principals and groups."""
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        why: _builtins.str = ...,
+        keys: _builtins.int = ...,
+        bindings: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bindings", b"bindings", "field", b"field", "keys", b"keys", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Stranding: _TypeAlias = Stranding  # noqa: Y015
+
+@_typing.final
+class KeyspaceTestResult(_message.Message):
+    """What came of one question of a test in a keyspace file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ASKED_FIELD_NUMBER: _builtins.int
+    LINE_FIELD_NUMBER: _builtins.int
+    PASSED_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the test."""
+    asked: _builtins.str
+    """Action and resource, e.g. "flows:execute flows/abc"."""
+    line: _builtins.int
+    """Line in the file, from 1."""
+    passed: _builtins.bool
+    """Whether everything was as expected."""
+    problem: _builtins.str
+    """What was not, e.g. "reason is SCOPE_INSUFFICIENT, not ALLOWED". Empty if it passed."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        asked: _builtins.str = ...,
+        line: _builtins.int = ...,
+        passed: _builtins.bool = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked", b"asked", "line", b"line", "name", b"name", "passed", b"passed", "problem", b"problem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyspaceTestResult: _TypeAlias = KeyspaceTestResult  # noqa: Y015
 
 @_typing.final
 class ApplyKeyspaceResponse(_message.Message):
@@ -156,6 +232,9 @@ class ApplyKeyspaceResponse(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     DIFF_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    STRANDED_FIELD_NUMBER: _builtins.int
+    TESTS_FIELD_NUMBER: _builtins.int
     outcome: Global___ApplyOutcome.ValueType
     """What was done."""
     diff: _builtins.str
@@ -166,6 +245,18 @@ class ApplyKeyspaceResponse(_message.Message):
     def keyspace(self) -> Global___Keyspace:
         """The keyspace as it is now, or with dry_run would be."""
 
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The difference in words, e.g. "role viewer: gains findings:read (3 keys)". Empty if it is new or unchanged."""
+
+    @_builtins.property
+    def stranded(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stranding]:
+        """What takes something from keys or bindings. Without dry_run, only with force can there be any."""
+
+    @_builtins.property
+    def tests(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyspaceTestResult]:
+        """What came of the file's tests; none are run if it is unchanged."""
+
     def __init__(
         self,
         *,
@@ -173,14 +264,67 @@ class ApplyKeyspaceResponse(_message.Message):
         outcome: Global___ApplyOutcome.ValueType = ...,
         diff: _builtins.str = ...,
         revision: _builtins.int = ...,
+        changes: _abc.Iterable[_builtins.str] | None = ...,
+        stranded: _abc.Iterable[Global___Stranding] | None = ...,
+        tests: _abc.Iterable[Global___KeyspaceTestResult] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["keyspace", b"keyspace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["diff", b"diff", "keyspace", b"keyspace", "outcome", b"outcome", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "diff", b"diff", "keyspace", b"keyspace", "outcome", b"outcome", "revision", b"revision", "stranded", b"stranded", "tests", b"tests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ApplyKeyspaceResponse: _TypeAlias = ApplyKeyspaceResponse  # noqa: Y015
+
+@_typing.final
+class TestKeyspaceRequest(_message.Message):
+    """Request of TestKeyspace. Exactly one field is given."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """Text of a YAML file, at most 128 KiB."""
+    name: _builtins.str
+    """Name of a keyspace."""
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TestKeyspaceRequest: _TypeAlias = TestKeyspaceRequest  # noqa: Y015
+
+@_typing.final
+class TestKeyspaceResponse(_message.Message):
+    """Answer of TestKeyspace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyspaceTestResult]:
+        """One for each question, in the order of the file."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___KeyspaceTestResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TestKeyspaceResponse: _TypeAlias = TestKeyspaceResponse  # noqa: Y015
 
 @_typing.final
 class GetKeyspaceRequest(_message.Message):

@@ -41,6 +41,11 @@ class KeyspaceServiceStub(object):
                 request_serializer=doorward_dot_v1_dot_keyspaces__pb2.ApplyKeyspaceRequest.SerializeToString,
                 response_deserializer=doorward_dot_v1_dot_keyspaces__pb2.ApplyKeyspaceResponse.FromString,
                 _registered_method=True)
+        self.TestKeyspace = channel.unary_unary(
+                '/doorward.v1.KeyspaceService/TestKeyspace',
+                request_serializer=doorward_dot_v1_dot_keyspaces__pb2.TestKeyspaceRequest.SerializeToString,
+                response_deserializer=doorward_dot_v1_dot_keyspaces__pb2.TestKeyspaceResponse.FromString,
+                _registered_method=True)
         self.GetKeyspace = channel.unary_unary(
                 '/doorward.v1.KeyspaceService/GetKeyspace',
                 request_serializer=doorward_dot_v1_dot_keyspaces__pb2.GetKeyspaceRequest.SerializeToString,
@@ -66,6 +71,20 @@ class KeyspaceServiceServicer(object):
     def ApplyKeyspace(self, request, context):
         """Makes a keyspace what the file says, or makes it. The same file again changes nothing. The built-in keyspace
         `doorward` cannot be applied over. Permission `keyspaces:apply`.
+
+        Nothing is changed, unless `force` is set, if one of the file's own tests fails (KEYSPACE_TESTS_FAILED), or if keys
+        or bindings would lose what they hold or are (KEYS_STRANDED): a role or scope, a permission, an environment, a
+        ceiling, a place to be sent in, or a guard rail that they would break from then on. Some changes are refused
+        whatever is set, because they would let keys do more, or make them other keys (IMMUTABLE): of format and prefix,
+        `inherit` from true to false, and the removal of a role that has a DENY rule.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TestKeyspace(self, request, context):
+        """Runs the tests in a file, or in a keyspace as it is. Nothing is changed or counted. Permission `keyspaces:get`, on
+        `keyspaces` for a file.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -100,6 +119,11 @@ def add_KeyspaceServiceServicer_to_server(servicer, server):
                     servicer.ApplyKeyspace,
                     request_deserializer=doorward_dot_v1_dot_keyspaces__pb2.ApplyKeyspaceRequest.FromString,
                     response_serializer=doorward_dot_v1_dot_keyspaces__pb2.ApplyKeyspaceResponse.SerializeToString,
+            ),
+            'TestKeyspace': grpc.unary_unary_rpc_method_handler(
+                    servicer.TestKeyspace,
+                    request_deserializer=doorward_dot_v1_dot_keyspaces__pb2.TestKeyspaceRequest.FromString,
+                    response_serializer=doorward_dot_v1_dot_keyspaces__pb2.TestKeyspaceResponse.SerializeToString,
             ),
             'GetKeyspace': grpc.unary_unary_rpc_method_handler(
                     servicer.GetKeyspace,
@@ -146,6 +170,33 @@ class KeyspaceService(object):
             '/doorward.v1.KeyspaceService/ApplyKeyspace',
             doorward_dot_v1_dot_keyspaces__pb2.ApplyKeyspaceRequest.SerializeToString,
             doorward_dot_v1_dot_keyspaces__pb2.ApplyKeyspaceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TestKeyspace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/doorward.v1.KeyspaceService/TestKeyspace',
+            doorward_dot_v1_dot_keyspaces__pb2.TestKeyspaceRequest.SerializeToString,
+            doorward_dot_v1_dot_keyspaces__pb2.TestKeyspaceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,16 @@ class KeyspaceServiceStub:
     ApplyKeyspace: _grpc.UnaryUnaryMultiCallable[_keyspaces_pb2.ApplyKeyspaceRequest, _keyspaces_pb2.ApplyKeyspaceResponse]
     """Makes a keyspace what the file says, or makes it. The same file again changes nothing. The built-in keyspace
     `doorward` cannot be applied over. Permission `keyspaces:apply`.
+
+    Nothing is changed, unless `force` is set, if one of the file's own tests fails (KEYSPACE_TESTS_FAILED), or if keys
+    or bindings would lose what they hold or are (KEYS_STRANDED): a role or scope, a permission, an environment, a
+    ceiling, a place to be sent in, or a guard rail that they would break from then on. Some changes are refused
+    whatever is set, because they would let keys do more, or make them other keys (IMMUTABLE): of format and prefix,
+    `inherit` from true to false, and the removal of a role that has a DENY rule.
+    """
+    TestKeyspace: _grpc.UnaryUnaryMultiCallable[_keyspaces_pb2.TestKeyspaceRequest, _keyspaces_pb2.TestKeyspaceResponse]
+    """Runs the tests in a file, or in a keyspace as it is. Nothing is changed or counted. Permission `keyspaces:get`, on
+    `keyspaces` for a file.
     """
     GetKeyspace: _grpc.UnaryUnaryMultiCallable[_keyspaces_pb2.GetKeyspaceRequest, _keyspaces_pb2.GetKeyspaceResponse]
     """One keyspace. Permission `keyspaces:get`."""
@@ -58,6 +68,16 @@ class KeyspaceServiceAsyncStub(KeyspaceServiceStub):
     ApplyKeyspace: _aio.UnaryUnaryMultiCallable[_keyspaces_pb2.ApplyKeyspaceRequest, _keyspaces_pb2.ApplyKeyspaceResponse]  # type: ignore[assignment]
     """Makes a keyspace what the file says, or makes it. The same file again changes nothing. The built-in keyspace
     `doorward` cannot be applied over. Permission `keyspaces:apply`.
+
+    Nothing is changed, unless `force` is set, if one of the file's own tests fails (KEYSPACE_TESTS_FAILED), or if keys
+    or bindings would lose what they hold or are (KEYS_STRANDED): a role or scope, a permission, an environment, a
+    ceiling, a place to be sent in, or a guard rail that they would break from then on. Some changes are refused
+    whatever is set, because they would let keys do more, or make them other keys (IMMUTABLE): of format and prefix,
+    `inherit` from true to false, and the removal of a role that has a DENY rule.
+    """
+    TestKeyspace: _aio.UnaryUnaryMultiCallable[_keyspaces_pb2.TestKeyspaceRequest, _keyspaces_pb2.TestKeyspaceResponse]  # type: ignore[assignment]
+    """Runs the tests in a file, or in a keyspace as it is. Nothing is changed or counted. Permission `keyspaces:get`, on
+    `keyspaces` for a file.
     """
     GetKeyspace: _aio.UnaryUnaryMultiCallable[_keyspaces_pb2.GetKeyspaceRequest, _keyspaces_pb2.GetKeyspaceResponse]  # type: ignore[assignment]
     """One keyspace. Permission `keyspaces:get`."""
@@ -81,6 +101,22 @@ class KeyspaceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_keyspaces_pb2.ApplyKeyspaceResponse, _abc.Awaitable[_keyspaces_pb2.ApplyKeyspaceResponse]]:
         """Makes a keyspace what the file says, or makes it. The same file again changes nothing. The built-in keyspace
         `doorward` cannot be applied over. Permission `keyspaces:apply`.
+
+        Nothing is changed, unless `force` is set, if one of the file's own tests fails (KEYSPACE_TESTS_FAILED), or if keys
+        or bindings would lose what they hold or are (KEYS_STRANDED): a role or scope, a permission, an environment, a
+        ceiling, a place to be sent in, or a guard rail that they would break from then on. Some changes are refused
+        whatever is set, because they would let keys do more, or make them other keys (IMMUTABLE): of format and prefix,
+        `inherit` from true to false, and the removal of a role that has a DENY rule.
+        """
+
+    @_abc_1.abstractmethod
+    def TestKeyspace(
+        self,
+        request: _keyspaces_pb2.TestKeyspaceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keyspaces_pb2.TestKeyspaceResponse, _abc.Awaitable[_keyspaces_pb2.TestKeyspaceResponse]]:
+        """Runs the tests in a file, or in a keyspace as it is. Nothing is changed or counted. Permission `keyspaces:get`, on
+        `keyspaces` for a file.
         """
 
     @_abc_1.abstractmethod

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from urllib.parse import unquote_to_bytes
 
-from .decide import Reason
 from .formats import belongs
 from .keytext import SecretText
 from .policy import Keyspace, Source
+from .reasons import Reason
 
 Headers = Iterable[tuple[str, str]]
 

@@ -6,79 +6,25 @@ written for the hot path; tests/core/oracle.py says the same in the dullest way 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
-from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
-from .model import Binding, Ceiling, Instant, Key, Organization, Principal, Secret, State
-from .policy import EVERYTHING, Effect, Keyspace, Path, Pattern, Role, Rule, any_matches
-
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
-
-
-class Reason(StrEnum):
-    """Why; the stable words of the contract."""
-
-    ALLOWED = "ALLOWED"
-
-    CREDENTIAL_MISSING = "CREDENTIAL_MISSING"
-    CREDENTIAL_AMBIGUOUS = "CREDENTIAL_AMBIGUOUS"
-    CREDENTIAL_MALFORMED = "CREDENTIAL_MALFORMED"
-    KEY_UNKNOWN = "KEY_UNKNOWN"
-    KEY_EXPIRED = "KEY_EXPIRED"
-    KEY_NOT_YET_VALID = "KEY_NOT_YET_VALID"
-    KEY_REVOKED = "KEY_REVOKED"
-    KEY_DISABLED = "KEY_DISABLED"
-    SECRET_SUPERSEDED = "SECRET_SUPERSEDED"  # noqa: S105  # a reason, not a password
-    OWNER_DISABLED = "OWNER_DISABLED"
-    ORGANIZATION_DISABLED = "ORGANIZATION_DISABLED"
-
-    ORGANIZATION_MISMATCH = "ORGANIZATION_MISMATCH"
-    ENVIRONMENT_MISMATCH = "ENVIRONMENT_MISMATCH"
-    NETWORK_NOT_ALLOWED = "NETWORK_NOT_ALLOWED"
-    SCOPE_INSUFFICIENT = "SCOPE_INSUFFICIENT"
-    OWNER_PERMISSION_INSUFFICIENT = "OWNER_PERMISSION_INSUFFICIENT"
-    RESOURCE_NOT_GRANTED = "RESOURCE_NOT_GRANTED"
-    RELATION_MISSING = "RELATION_MISSING"
-    DENIED_BY_RULE = "DENIED_BY_RULE"
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A role that somebody holds: by which binding, on which resources, for how long."""
-
-    role: Role
-    resources: tuple[Pattern, ...]
-    not_before: Instant | None
-    expires_at: Instant | None
-    binding: str
-    """Id of the binding; empty for what a key's own list gives."""
-
-    def active(self, now: Instant) -> bool:
-        """Whether it counts at *now*. Evaluated per call, never compiled in."""
-        return (self.not_before is None or self.not_before <= now) and (
-            self.expires_at is None or now < self.expires_at
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """Whose rights are asked about: a key that proved possession, or a principal that a backend signed in."""
-
-    organization: Organization
-    owner: Principal | None
-    """The key's owner; the principal itself where no key is asked about."""
-    key: Key | None
-    secret: Secret | None
-    """The secret that proved possession."""
-    networks: tuple[Network, ...]
-    """Where the key may be used from; empty: anywhere."""
-    ceiling: tuple[Held, ...] | None
-    """The key's own list; None: the key sets no limit of its own."""
-    roles: tuple[Held, ...] | None
-    """What the owner holds; None: the owner's rights are not asked."""
+from .directory import Attribute
+from .facts import NO_CONTEXT, NO_FACTS, Context, Facts
+from .model import Instant, State
+from .policy import (
+    Condition,
+    Effect,
+    Keyspace,
+    Outcome,
+    Path,
+    Rule,
+    Unknown,
+    any_matches,
+    needs_stored,
+)  # fmt: skip
+from .reasons import Reason
+from .subject import Address, Held, Subject, in_network
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +36,13 @@ class Question:
     organization: str | None
     environment: str
     client_ip: Address | None = None
-    relations: frozenset[str] = frozenset()
-    """Relations that the subject's principal has to the resource, e.g. {"owner"}."""
+    facts: Facts = NO_FACTS
+    """What is known about the resource."""
+    context: Context = NO_CONTEXT
+
+    def about(self, action: str) -> Question:
+        """Return the same question about another action."""
+        return replace(self, action=action)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +61,11 @@ class Decision:
     match: Match | None = None
     missing: tuple[str, ...] = ()
     """Permissions that would have been needed."""
+    missing_context: tuple[str, ...] = ()
+    """What conditions read and nobody told, sorted, e.g. "resource.published"."""
+    repeatable: bool = True
+    """Whether the same question has this answer until the record changes, or time passes one of its instants: False
+    once a network, a relation or a condition took part."""
 
     @property
     def allowed(self) -> bool:
@@ -118,6 +74,8 @@ class Decision:
 
 
 ALLOWED = Decision(Reason.ALLOWED)
+_ALLOWED_HERE = Decision(Reason.ALLOWED, repeatable=False)
+_NOT_ALLOWED_HERE = Decision(Reason.NETWORK_NOT_ALLOWED, repeatable=False)
 DENIED: dict[Reason, Decision] = {reason: Decision(reason) for reason in Reason if reason is not Reason.ALLOWED}
 
 _STATES = {
@@ -130,20 +88,38 @@ _STATES = {
 
 def decide(subject: Subject, question: Question, keyspace: Keyspace, now: Instant) -> Decision:
     """Answer *question* for *subject* by the rules of *keyspace* as of *now*. Deny beats allow; the default is deny."""
-    denial = standing(subject, now) or _place(subject, question, keyspace)
+    denial = standing(subject, now) or placed(subject, question, keyspace)
     if denial is not None:
         return denial
     if question.action in keyspace.authenticated:
-        return ALLOWED
-    decision = ALLOWED
+        return _ALLOWED_HERE if subject.networks else ALLOWED
+    repeatable = not subject.networks
+    decision = None
     if subject.ceiling is not None:
-        decision = _judge(subject.ceiling, question, now, Reason.SCOPE_INSUFFICIENT)
-        if not decision.allowed:
+        decision = _judge(subject, subject.ceiling, question, now, Reason.SCOPE_INSUFFICIENT, repeatable)
+        if decision.reason is not Reason.ALLOWED:
             return decision
+        repeatable = decision.repeatable
     if subject.roles is not None:
-        return _judge(subject.roles, question, now, Reason.OWNER_PERMISSION_INSUFFICIENT)
+        return _judge(subject, subject.roles, question, now, Reason.OWNER_PERMISSION_INSUFFICIENT, repeatable)
     # A subject that is limited by nothing is one that nobody granted anything.
-    return decision if subject.ceiling is not None else DENIED[Reason.SCOPE_INSUFFICIENT]
+    return decision or DENIED[Reason.SCOPE_INSUFFICIENT]
+
+
+def needs_facts(subject: Subject, action: str, keyspace: Keyspace) -> bool:
+    """Tell whether what is stored about a resource can change what *subject* may do to it.
+
+    A collection has nothing stored about it.
+    """
+    if action in keyspace.authenticated:
+        return False
+    for held in (subject.ceiling or (), subject.roles or ()):
+        for holding in held:
+            if action in holding.role.stored:
+                return True
+            if holding.condition and action in holding.role.rules and needs_stored(holding.condition):
+                return True
+    return False
 
 
 def standing(subject: Subject, now: Instant) -> Decision | None:
@@ -163,15 +139,8 @@ def standing(subject: Subject, now: Instant) -> Decision | None:
     return None
 
 
-def in_network(subject: Subject, client_ip: Address | None) -> bool:
-    """Tell whether the key may be used from *client_ip*; an address that was not given is in no network."""
-    if not subject.networks:
-        return True
-    return client_ip is not None and any(client_ip in network for network in subject.networks)
-
-
-def _place(subject: Subject, question: Question, keyspace: Keyspace) -> Decision | None:
-    """Steps 6 and 7: organization before any role, then environment and network."""
+def placed(subject: Subject, question: Question, keyspace: Keyspace) -> Decision | None:
+    """Steps 6 and 7: return the denial by organization, before any role, then by environment and network."""
     own = subject.organization.id
     if question.organization not in (None, own) and (not keyspace.operator or keyspace.operator != own):
         return DENIED[Reason.ORGANIZATION_MISMATCH]
@@ -180,85 +149,143 @@ def _place(subject: Subject, question: Question, keyspace: Keyspace) -> Decision
     if subject.key.environment != question.environment:
         return DENIED[Reason.ENVIRONMENT_MISMATCH]
     if not in_network(subject, question.client_ip):
-        return DENIED[Reason.NETWORK_NOT_ALLOWED]
+        return _NOT_ALLOWED_HERE
     return None
 
 
-def _judge(held: tuple[Held, ...], question: Question, now: Instant, lacking: Reason) -> Decision:
+_NEARER = (Reason.RESOURCE_NOT_GRANTED, Reason.RELATION_MISSING, Reason.CONDITION_FALSE, Reason.CONTEXT_MISSING)
+"""Why no rule allows, by how near the nearest came."""
+
+
+def _judge(
+    subject: Subject, held: tuple[Held, ...], question: Question, now: Instant, lacking: Reason, repeatable: bool
+) -> Decision:
     """Steps 8 and 9: one DENY match denies, at least one ALLOW must match; *lacking* if the action is not in there."""
+    action, path = question.action, question.path
     allow: Match | None = None
-    nearest = lacking
+    nearest = -1
+    scales: Scales | None = None
     for holding in held:
-        rules = holding.role.rules.get(question.action)
+        rules = holding.role.rules.get(action)
         if rules is None or not holding.active(now):
             continue
-        granted = any_matches(holding.resources, question.path)
+        granted = any_matches(holding.resources, path)
         for rule in rules:
-            if not granted or not any_matches(rule.resources, question.path):
-                if rule.effect is Effect.ALLOW and nearest is lacking:
-                    nearest = Reason.RESOURCE_NOT_GRANTED
-            elif rule.relation and rule.relation not in question.relations:
-                if rule.effect is Effect.ALLOW:
-                    nearest = Reason.RELATION_MISSING
-            elif rule.effect is Effect.DENY:
-                return Decision(Reason.DENIED_BY_RULE, Match(rule, holding.binding))
-            elif allow is None:
+            allows = rule.effect is Effect.ALLOW
+            if not granted or not any_matches(rule.resources, path):
+                if allows and nearest < 0:
+                    nearest = 0
+                continue
+            if rule.relation:
+                repeatable = False
+                if rule.relation not in question.facts.relations:
+                    if allows and nearest < 1:
+                        nearest = 1
+                    continue
+            if rule.condition is not None or holding.condition is not None:
+                repeatable = False
+                scales = scales or Scales(subject, question, now)
+                outcome = scales.weigh(holding, rule)
+                if outcome is not True:
+                    if allows:
+                        nearest = max(nearest, 3 if scales.lacks(outcome) else 2)
+                    elif outcome is not False:
+                        return Decision(Reason.DENIED_BY_RULE, Match(rule, holding.binding), (), outcome.missing, False)
+                    continue
+            if not allows:
+                return Decision(Reason.DENIED_BY_RULE, Match(rule, holding.binding), (), (), repeatable)
+            if allow is None:
                 allow = Match(rule, holding.binding)
     if allow is not None:
-        return Decision(Reason.ALLOWED, allow)
-    return Decision(nearest, None, (question.action,) if nearest is lacking else ())
+        return Decision(Reason.ALLOWED, allow, (), (), repeatable)
+    if nearest < 0:
+        return Decision(lacking, None, (action,), (), repeatable)
+    return Decision(_NEARER[nearest], None, (), scales.missing() if nearest == 3 and scales else (), repeatable)
 
 
-def key_subject(
-    key: Key,
-    secret: Secret,
-    organization: Organization,
-    owner: Principal | None,
-    bindings: Collection[Binding],
-    keyspace: Keyspace,
-) -> Subject:
-    """Compile what *key* may do. *bindings* are the owner's, its groups' included; other keyspaces' are passed over.
+class Scales:
+    """Weighs the conditions of one decision, each once."""
 
-    A role that the keyspace does not declare (any more) gives nothing. Raises ValueError if the parts are not of one
-    organization: a store that joins tenants must not get as far as a decision.
-    """
-    if organization.id != key.organization or any(b.organization != key.organization for b in bindings):
-        raise ValueError("a record holds parts of two organizations")
-    listed = key.ceiling is Ceiling.LIST
-    asked = key.ceiling is Ceiling.OWNER or (keyspace.inherits and key.owner is not None)
-    return Subject(
-        organization=organization,
-        owner=owner,
-        key=key,
-        secret=secret,
-        networks=tuple(ip_network(cidr) for cidr in key.allowed_cidrs),
-        ceiling=_listed(key, keyspace) if listed else None,
-        roles=held_roles(() if key.owner is None else bindings, keyspace) if asked else None,
-    )
+    __slots__ = ("_lacking", "_now", "_question", "_seen", "_subject")
+
+    def __init__(self, subject: Subject, question: Question, now: Instant) -> None:
+        self._subject = subject
+        self._question = question
+        self._now = now
+        self._seen: dict[Condition, Outcome] = {}
+        self._lacking: set[str] = set()
+
+    def weigh(self, holding: Held, rule: Rule) -> Outcome:
+        """Return whether the conditions of a binding and of one of its role's rules hold, both of them."""
+        bound, ruled = self.outcome(holding.condition), self.outcome(rule.condition)
+        if bound is False or ruled is False:
+            return False
+        if bound is True and ruled is True:
+            return True
+        return Unknown(tuple(sorted({*_missing(bound), *_missing(ruled)})))
+
+    def outcome(self, condition: Condition | None) -> Outcome:
+        """Return what one condition comes to; none at all holds."""
+        if condition is None:
+            return True
+        outcome = self._seen.get(condition)
+        if outcome is None:
+            told: object = condition.evaluate(self.look)
+            outcome = told if isinstance(told, bool | Unknown) else Unknown()  # "yes" is not true
+            self._seen[condition] = outcome
+        return outcome
+
+    def lacks(self, outcome: Outcome) -> bool:
+        """Note what *outcome* lacked, and tell whether that was anything."""
+        missing = _missing(outcome)
+        self._lacking.update(missing)
+        return missing != ()
+
+    def missing(self) -> tuple[str, ...]:
+        """Return all that was noted."""
+        return tuple(sorted(self._lacking))
+
+    def look(self, name: str) -> Attribute | None:
+        """Find what a condition reads; see `declarations.BUILT_IN`. An empty text is one that nobody told."""
+        whose, _, field = name.partition(".")
+        subject, question = self._subject, self._question
+        match whose:
+            case "resource":
+                if field in ("id", "type"):
+                    return _part(question.path, field)
+                return question.facts.attributes.get(field)
+            case "parent":
+                if field in ("id", "type"):
+                    return _part(question.facts.parent, field)
+                return question.facts.parent_attributes.get(field)
+            case "context":
+                return self._circumstance(field)
+            case "organization":
+                return _of(subject.organization, field, ("id", "display_name"), subject.organization.attributes)
+            case "principal" if subject.owner is not None:
+                if field == "groups":
+                    return tuple(sorted(subject.groups))
+                return _of(subject.owner, field, ("id", "kind", "display_name", "email"), subject.owner.attributes)
+            case "key" if subject.key is not None:
+                return _of(subject.key, field, ("id", "name", "environment", "type"), subject.key.metadata)
+        return None
+
+    def _circumstance(self, field: str) -> Attribute | None:
+        context = self._question.context
+        if field == "time":
+            return self._now if context.time is None else context.time
+        if field == "client_ip":
+            return None if self._question.client_ip is None else str(self._question.client_ip)
+        return context.attributes.get(field)
 
 
-def principal_subject(
-    principal: Principal, organization: Organization, bindings: Iterable[Binding], keyspace: Keyspace
-) -> Subject:
-    """Compile what *principal* may do, as one that a backend has signed in: no key, so no ceiling."""
-    return Subject(organization, principal, None, None, (), None, held_roles(bindings, keyspace))
+def _missing(outcome: Outcome) -> tuple[str, ...]:
+    return outcome.missing if isinstance(outcome, Unknown) else ()
 
 
-def held_roles(bindings: Iterable[Binding], keyspace: Keyspace) -> tuple[Held, ...]:
-    """Return the roles of *keyspace* that *bindings* give."""
-    return tuple(
-        Held(role, tuple(map(Pattern.parse, b.resources)), b.not_before, b.expires_at, b.id)
-        for b in bindings
-        if b.keyspace == keyspace.name and (role := keyspace.roles.get(b.role)) is not None
-    )
+def _part(path: Path, field: str) -> str | None:
+    return (path[0] if field == "type" else "/".join(path[1:])) or None if path else None
 
 
-def _listed(key: Key, keyspace: Keyspace) -> tuple[Held, ...]:
-    roles = keyspace.roles
-    scopes = [Held(roles[name], (EVERYTHING,), None, None, "") for name in key.scopes if name in roles]
-    bound = [
-        Held(roles[b.role], tuple(map(Pattern.parse, b.resources)), b.not_before, b.expires_at, "")
-        for b in key.bindings
-        if b.role in roles
-    ]
-    return (*scopes, *bound)
+def _of(whom: object, field: str, built_in: Collection[str], attributes: Mapping[str, Attribute]) -> Attribute | None:
+    return str(getattr(whom, field)) or None if field in built_in else attributes.get(field)

@@ -186,6 +186,36 @@ class Immutable(DoorwardError):
         super().__init__(f"{field} cannot change: {why}.", field=field)
 
 
+class KeysStranded(DoorwardError):
+    """Another version of a keyspace's file would take from keys or bindings what they hold, or what they are."""
+
+    reason = "KEYS_STRANDED"
+
+    def __init__(self, field: str, why: str, who: str, others: int) -> None:
+        more = f" There are {others} more such changes; a dry run tells all." if others else ""
+        super().__init__(
+            f"{field}: {why}, and {who} would be stranded. Nothing was changed.{more} Change them first, or apply with "
+            "force if that is meant.",
+            field=field,
+            who=who,
+        )
+
+
+class KeyspaceTestsFailed(DoorwardError):
+    """Tests in a keyspace file come out otherwise than it says. `line` counts from 1."""
+
+    reason = "KEYSPACE_TESTS_FAILED"
+
+    def __init__(self, failed: int, asked: int, test: str, line: int, problem: str) -> None:
+        super().__init__(
+            f"line {line}: the test {test!r} fails: {problem}. {failed} of {asked} questions are answered otherwise "
+            "than expected. Nothing was changed.",
+            test=test,
+            line=str(line),
+            failed=str(failed),
+        )
+
+
 class NotRecoverable(DoorwardError):
     """The text of this secret is not kept."""
 
@@ -218,6 +248,15 @@ class TooManyActiveKeys(DoorwardError):
             f"The owner {owner!r} has {limit:,} active keys, as many as this keyspace allows. End one first.",
             limit=str(limit),
         )
+
+
+class GroupCycle(DoorwardError):
+    """A group would be in itself."""
+
+    reason = "GROUP_CYCLE"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"A group cannot be in itself, also not by way of others: {path}.", path=path)
 
 
 class EtagMismatch(DoorwardError):

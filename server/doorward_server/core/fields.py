@@ -9,12 +9,13 @@ from datetime import date, datetime, time, timedelta
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from .decide import Address, Network
+from .directory import Attribute, Attributes
 from .errors import InvalidField
-from .keyspace import NAME
-from .model import DAY, SECOND, Attribute, Attributes, Instant
+from .model import DAY, SECOND, Instant
 from .policy import Path, Pattern, parse_path
 from .rails import API_VERSION, TYPE
+from .subject import Address, Network
+from .words import NAME
 
 ORGANIZATION = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
 PRINCIPAL = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._@+-]{1,128}", re.ASCII)

@@ -24,9 +24,6 @@ KEPT_SECRETS = 20
 """Superseded secrets that a key remembers; of older ones, nothing is left to tell that they were ever its."""
 MAX_GRACE = 90 * DAY
 
-Attribute = str | int | float | bool | tuple[str, ...]
-Attributes = Mapping[str, Attribute]
-
 
 class State(StrEnum):
     """What a key is good for at a moment; the first that holds, in this order."""
@@ -45,93 +42,6 @@ class Ceiling(StrEnum):
     LIST = "LIST"
 
 
-class PrincipalKind(StrEnum):
-    """Kinds of principals."""
-
-    USER = "USER"
-    SERVICE_ACCOUNT = "SERVICE_ACCOUNT"
-
-
-class SubjectKind(StrEnum):
-    """What a stored binding gives its role to. (A key's bindings are part of the key.)"""
-
-    PRINCIPAL = "PRINCIPAL"
-    GROUP = "GROUP"
-
-
-@dataclass(frozen=True, slots=True)
-class Organization:
-    """A tenant."""
-
-    id: str
-    display_name: str
-    attributes: Attributes
-    enabled: bool
-    created_at: Instant
-    updated_at: Instant
-    version: int = 1
-    """Counts the changes; the etag."""
-    deleted_at: Instant | None = None
-
-    @property
-    def alive(self) -> bool:
-        """Whether its keys work."""
-        return self.enabled and self.deleted_at is None
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """A user or a service account."""
-
-    organization: str
-    id: str
-    kind: PrincipalKind
-    display_name: str
-    email: str
-    attributes: Attributes
-    enabled: bool
-    created_at: Instant
-    updated_at: Instant
-    version: int = 1
-    deleted_at: Instant | None = None
-
-    @property
-    def alive(self) -> bool:
-        """Whether its keys work."""
-        return self.enabled and self.deleted_at is None
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Several principals that hold roles together."""
-
-    organization: str
-    id: str
-    display_name: str
-    created_at: Instant
-    updated_at: Instant
-    version: int = 1
-    deleted_at: Instant | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """A principal or a group holds a role of a keyspace, on resource patterns ("*" is every resource)."""
-
-    organization: str
-    id: str
-    subject_kind: SubjectKind
-    subject: str
-    keyspace: str
-    role: str
-    resources: tuple[str, ...]
-    not_before: Instant | None
-    expires_at: Instant | None
-    created_at: Instant
-    updated_at: Instant
-    version: int = 1
-
-
 @dataclass(frozen=True, slots=True)
 class KeyBinding:
     """A role on resource patterns in a key's own list; `resources` is never empty ("*" is every resource)."""
@@ -140,6 +50,8 @@ class KeyBinding:
     resources: tuple[str, ...]
     not_before: Instant | None = None
     expires_at: Instant | None = None
+    condition: str = ""
+    """When it counts, in CEL; empty: always."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,28 +239,6 @@ class StoredKeyspace:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """All that a decision about one secret of one key needs, read in one snapshot of the store."""
-
-    key: Key
-    """Its `secrets` holds only the one that was looked up."""
-    organization: Organization
-    owner: Principal | None
-    bindings: tuple[Binding, ...]
-    """Of the owner, those of its groups included, in the key's keyspace; sorted by id."""
-
-
-@dataclass(frozen=True, slots=True)
-class PrincipalRecord:
-    """The same about a principal that somebody else has authenticated."""
-
-    principal: Principal
-    organization: Organization
-    bindings: tuple[Binding, ...]
-    """Of the principal, those of its groups included, in one keyspace; sorted by id."""
-
-
-@dataclass(frozen=True, slots=True)
 class KeyFilter:
     """Which keys of an organization; None, empty and False leave nothing out. Bounds: `KeyFilter` in keys.proto."""
 
@@ -374,6 +264,10 @@ class Quotas:
     bindings_per_subject: int = 1_000
     """Of one principal or group: each decision about its keys looks at all of them."""
     metadata_bytes: int = 256 * 1024 * 1024
+    relations: int = 1_000_000
+    relations_per_subject: int = 10_000
+    relations_per_resource: int = 1_000
+    resources: int = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
+from typing import Protocol
 
+from .api_versions import ApiVersions
+from .declarations import Declared
+from .directory import Attribute
 from .formats import Format, Legacy
+from .http_profile import HttpProfile, compile_http
 from .model import Ceiling
 from .rails import Rails
+from .sections import Sections
 
 MAX_PATH_BYTES = 512
 _SEGMENT = re.compile(r"[^\x00-\x20\x7f-\x9f\ud800-\udfff/*]+")
@@ -94,13 +100,31 @@ class Pattern:
         theirs = (*other.head, "*") if other.endless else other.head
         return all(mine in ("*", their) for mine, their in zip(self.head, theirs, strict=False))
 
+    def both(self, other: Pattern) -> Pattern | None:
+        """Return the pattern of the resources that this and *other* stand for; None if there are none."""
+        longer, shorter = (self, other) if len(self.head) >= len(other.head) else (other, self)
+        size = len(shorter.head)
+        if not shorter.endless and (len(longer.head) != size or longer.endless):
+            return None
+        if len(longer.head) == size and longer.endless is not shorter.endless:
+            return None
+        head = []
+        for mine, theirs in zip(longer.head, (*shorter.head, *"*" * (len(longer.head) - size)), strict=True):
+            if mine != theirs and "*" not in (mine, theirs):
+                return None
+            head.append(theirs if mine == "*" else mine)
+        return Pattern.parse("/".join([*head, *"*" * longer.endless]))
+
 
 EVERYTHING = Pattern.parse("*")
 
 
 def any_matches(patterns: tuple[Pattern, ...], path: Path) -> bool:
     """Tell whether one of *patterns* matches."""
-    return any(pattern.matches(path) for pattern in patterns)
+    for pattern in patterns:  # noqa: SIM110  # a generator costs more than the matching
+        if pattern is EVERYTHING or pattern.matches(path):
+            return True
+    return False
 
 
 def all_covered(granted: Iterable[Pattern], held: tuple[Pattern, ...]) -> bool:
@@ -109,17 +133,87 @@ def all_covered(granted: Iterable[Pattern], held: tuple[Pattern, ...]) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Unknown:
+    """What a condition comes to that cannot be evaluated: an ALLOW does not allow then, and a DENY denies."""
+
+    missing: tuple[str, ...] = ()
+    """What it reads and nobody told, sorted, e.g. "resource.published"; empty: it is broken."""
+
+
+Outcome = bool | Unknown
+Look = Callable[[str], Attribute | None]
+"""Finds what a condition reads, by name: "resource.published"; None if nobody told. `context.time` is an Instant."""
+
+
+class Condition(Protocol):
+    """When a rule or a binding counts: an expression over the attributes that the keyspace declares."""
+
+    @property
+    def text(self) -> str:
+        """What was written."""
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The names of all that it may read, e.g. "resource.published"."""
+
+    def evaluate(self, look: Look) -> Outcome:
+        """Return whether it holds, by what *look* finds. Never raises."""
+
+
+class Conditions(Protocol):
+    """Compiles the conditions of one keyspace."""
+
+    def compile(self, text: str) -> Condition:
+        """Return the condition. Raises ValueError with the rule that *text* breaks."""
+
+
+class NoConditions:
+    """Refuses every condition, where nothing is there to evaluate them."""
+
+    def compile(self, text: str) -> Condition:
+        """Raise ValueError."""
+        raise ValueError("conditions cannot be used here")
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenCondition:
+    """A condition that was fine when it was written and no longer is, because the keyspace has changed since."""
+
+    text: str
+    reads: frozenset[str] = frozenset()
+
+    def evaluate(self, look: Look) -> Outcome:
+        """Return Unknown."""
+        return Unknown()
+
+
+def reads_resource(condition: Condition) -> bool:
+    """Tell whether *condition* depends on which resource is asked about."""
+    return any(name.startswith(("resource.", "parent.")) for name in condition.reads)
+
+
+def needs_stored(condition: Condition) -> bool:
+    """Tell whether something stored about the resource may change what *condition* comes to."""
+    return not condition.reads.isdisjoint({"parent.id", "parent.type"}) or any(
+        name.startswith(("resource.", "parent.")) and name not in ("resource.id", "resource.type")
+        for name in condition.reads
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
-    """{effect, resources, relation} of one role, for the permissions it is filed under."""
+    """{effect, resources, relation, condition} of one role, for the permissions it is filed under."""
 
     effect: Effect
     resources: tuple[Pattern, ...]
     relation: str
-    """The relation to the resource that the principal must have, e.g. "owner"; empty: none."""
+    """The relation that the principal must have: "assigned" to the resource, or "parent.assigned" to its parent, one
+    step up. Empty: none."""
     role: str
     """The role that declares it."""
     index: int
     """Its position in that role, from 0."""
+    condition: Condition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +227,8 @@ class Role:
     """This role and all that it includes: whoever holds it holds these."""
     denies: bool
     """Whether any of its rules is a DENY."""
+    stored: frozenset[str] = frozenset()
+    """The permissions for which one of its rules asks what may be stored about the resource: relations, attributes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +276,20 @@ class Keyspace:
     recoverable: bool = False
     """Whether the texts of its keys are kept, sealed, so that RevealKey can show them again."""
     rails: Rails = field(default_factory=Rails)
+    declared: Declared = field(default_factory=Declared)
+    """The attributes that conditions may read."""
+    relations: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """The relations that may be had to resources, by their type."""
+    parents: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The types that the parent of a resource may have, by the resource's own type."""
+    conditions: Conditions = field(default_factory=NoConditions, repr=False, compare=False)
+    """Compiles the conditions of bindings."""
+    http: HttpProfile = field(default_factory=lambda: compile_http(None, (), "doorward"), repr=False)
+    """What an HTTP service answers for each reason."""
+    api_versions: ApiVersions = field(default_factory=ApiVersions)
+    """Where a request names the API version that it speaks."""
+    sections: Sections = field(default_factory=Sections, repr=False)
+    """What it says about counting, watching and routes."""
     source: str = field(default="", repr=False)
     """The file it was compiled from."""
     operator: str = ""
@@ -195,3 +305,12 @@ class Keyspace:
     def adaptive(self) -> bool:
         """Whether rules demand an adaptive hash, however much entropy a text has."""
         return self.verifier == "bcrypt-sha256"
+
+    def condition(self, text: str) -> Condition | None:
+        """Return the condition of a stored binding; none if *text* is empty. One that no longer compiles is broken."""
+        if not text:
+            return None
+        try:
+            return self.conditions.compile(text)
+        except ValueError:
+            return BrokenCondition(text)

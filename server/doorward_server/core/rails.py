@@ -53,6 +53,8 @@ class Rails:
     """Scopes and bindings together, of keys whose ceiling is a list."""
     scopes_by_environment: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Environments in which only these scopes and roles are allowed."""
+    selective: frozenset[str] = frozenset()
+    """Roles that a key has by bindings only, on resources that are chosen one by one."""
     expiry: Need = Need.OPTIONAL
     default_lifetime: int | None = None
     """For keys that are made without saying when they expire."""
@@ -163,6 +165,22 @@ def _check_scopes(rails: Rails, key: Key) -> None:
     for where, role in granted:
         if allowed is not None and role not in allowed:
             raise InvalidField(where, f"in {key.environment!r} there can only be {_listed(allowed)}, not {role!r}")
+    _check_chosen(rails, key)
+
+
+def _check_chosen(rails: Rails, key: Key) -> None:
+    """Refuse a selective role on everything, on a collection, or on an id that `*` stands for."""
+    for scope in key.scopes:
+        if scope in rails.selective:
+            raise InvalidField("scopes", f"{scope!r} takes a binding that names its resources")
+    for binding in key.bindings:
+        if binding.role in rails.selective and not all(map(_is_chosen, binding.resources or ("*",))):
+            raise InvalidField("bindings", f"{binding.role!r} takes resources that are named one by one: no '*' as an id")
+
+
+def _is_chosen(pattern: str) -> bool:
+    type, _, id = pattern.partition("/")
+    return type != "*" and id.partition("/")[0] not in ("", "*")
 
 
 def _between(rails: Rails) -> str:

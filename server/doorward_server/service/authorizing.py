@@ -10,18 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from doorward_server.core.credential import Headers
-from doorward_server.core.decide import (
-    ALLOWED,
-    DENIED,
-    Address,
-    Decision,
-    Question,
-    Reason,
-    Subject,
-    decide,
-    in_network,
-    standing,
-)
+from doorward_server.core.decide import ALLOWED, DENIED, Decision, Question, decide, standing
 from doorward_server.core.errors import (
     CallerForbidden,
     CallerUnauthenticated,
@@ -29,38 +18,22 @@ from doorward_server.core.errors import (
     InvalidField,
     UnknownReference,
 )
-from doorward_server.core.fields import check_address, check_id, check_path
+from doorward_server.core.fields import check_address, check_id
 from doorward_server.core.model import Instant
 from doorward_server.core.policy import Keyspace
+from doorward_server.core.reasons import Reason
+from doorward_server.core.subject import Address, Subject, in_network
+from doorward_server.service.asking import Asking, api_version, decisions, keyspace_name, reach
 from doorward_server.service.catalog import DOORWARD
-from doorward_server.service.finding import Finder, Found, HttpParts, Presented, SignedIn
+from doorward_server.service.finding import Finder, Found, HttpParts
 from doorward_server.service.guard import Caller, Clock, Guard
+from doorward_server.service.messages import MESSAGES
 from doorward_server.service.pool import Pool
-from doorward_server.service.proving import Origin
+from doorward_server.service.questions import Ask, Asked, Item, read_question
 from doorward_server.service.usage import LastUse
 
 MAX_ITEMS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One question, as it came in."""
-
-    action: str
-    resource: tuple[str, str] | None
-    """Type and id; None: the collection of the action's type."""
-    organization: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Who asks, and where; the questions come apart."""
-
-    presented: Presented
-    keyspace: str
-    environment: str
-    client_ip: str
-    dry_run: bool
+AUTHORIZE = "decisions:authorize"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +44,8 @@ class Answer:
     subject: Subject | None
     keyspace: Keyspace
     revision: int
+    api_version: str
+    """In effect for this request; empty: the keyspace names none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +56,7 @@ class Answers:
     subject: Subject | None
     keyspace: Keyspace
     revision: int
+    api_version: str
 
 
 class Authorizer:
@@ -96,6 +72,7 @@ class Authorizer:
     ) -> None:
         self._finder = finder
         self._guard = guard
+        self._asking = Asking(finder, guard)
         self._uses = uses
         self._reads = reads
         self._clock = clock
@@ -121,99 +98,57 @@ class Authorizer:
 
     async def authorize(self, caller: Caller, ask: Ask, item: Item) -> Answer:
         """Decide one question. Raises InvalidField, UnknownReference, CallerForbidden, StoreUnavailable, Overloaded."""
-        self._admit(caller, ask, item)
-        keyspace = await self._finder.keyspace(ask.keyspace)
-        question = self._question(caller, ask, item, keyspace)
-        found = await self._finder.find(ask.presented, keyspace, _origin(caller, ask))
-        decision = self._decide(found, question, ask.dry_run)
-        subject = self._visible(caller, found.subject, item.organization, ask.keyspace)
-        return Answer(decision, subject, found.keyspace, found.revision)
+        asking = self._asking
+        asking.admit(caller, ask, item.organization, AUTHORIZE)
+        keyspace = await asking.keyspace(ask)
+        asked = read_question(caller, ask, item, keyspace)
+        found, questions = await asking.find_with_facts(caller, ask, keyspace, (asked,))
+        decision = self._decide(found, questions[0], ask.dry_run)
+        subject = asking.visible(caller, found.subject, ask, item.organization)
+        return Answer(decision, subject, found.keyspace, found.revision, api_version(ask, subject, found.keyspace))
 
     async def batch_authorize(self, caller: Caller, ask: Ask, items: Sequence[Item]) -> Answers:
         """Decide up to `MAX_ITEMS` questions about one credential as of one revision: equal to as many `authorize`."""
         if not 1 <= len(items) <= MAX_ITEMS:
             raise InvalidField("items", f"must have 1 to {MAX_ITEMS} entries")
-        refused = {
-            it.organization: self._refusal(caller, ask, it) for it in {i.organization: i for i in items}.values()
-        }
+        refused = {name: self._refusal(caller, ask, name) for name in dict.fromkeys(it.organization for it in items)}
         if all(refused.values()):
             raise next(filter(None, refused.values()))
-        keyspace = await self._finder.keyspace(ask.keyspace)
-        questions = [
-            refused[item.organization] or self._question_or_error(caller, ask, item, keyspace) for item in items
-        ]
-        found = await self._finder.find(ask.presented, keyspace, _origin(caller, ask))
-        decisions = tuple(
-            question if isinstance(question, DoorwardError) else self._decide(found, question, ask.dry_run)
-            for question in questions
+        keyspace = await self._asking.keyspace(ask)
+        read = [refused[item.organization] or _question_or_error(caller, ask, item, keyspace) for item in items]
+        asked = [it for it in read if isinstance(it, Asked)]
+        found, questions = await self._asking.find_with_facts(caller, ask, keyspace, asked)
+        complete = iter(questions)
+        decided = tuple(
+            self._decide(found, next(complete), ask.dry_run) if isinstance(it, Asked) else it for it in read
         )
         admitted = next(organization for organization, refusal in refused.items() if refusal is None)
-        subject = self._visible(caller, found.subject, admitted, ask.keyspace)
-        return Answers(decisions, subject, found.keyspace, found.revision)
+        subject = self._asking.visible(caller, found.subject, ask, admitted)
+        return Answers(decided, subject, found.keyspace, found.revision, api_version(ask, subject, found.keyspace))
 
     async def introspect(self, caller: Caller, ask: Ask | None) -> Answer:
         """Tell whose a credential is and whether it is good for anything now; without one, who the caller is."""
         if ask is None:
             caller.checked.append("introspect oneself")
-            return Answer(ALLOWED, caller.subject, caller.keyspace, caller.revision)
-        self._guard.require(caller, "decisions:introspect", _decisions(_reach(caller, ""), _keyspace_name(ask)))
-        found = await self._finder.find(ask.presented, await self._finder.keyspace(ask.keyspace), _origin(caller, ask))
-        subject = self._visible(caller, found.subject, "", ask.keyspace)
+            pinned = caller.subject.key.api_version if caller.subject.key else ""
+            return Answer(ALLOWED, caller.subject, caller.keyspace, caller.revision, pinned)
+        self._guard.require(caller, "decisions:introspect", decisions(reach(caller, ""), keyspace_name(ask)))
+        found = await self._asking.find(caller, ask, await self._asking.keyspace(ask))
+        subject = self._asking.visible(caller, found.subject, ask, "")
         decision = found.denial
         if decision is None and found.subject is not None:
             address = check_address("context.client_ip", ask.client_ip)
             foreign = DENIED[Reason.ORGANIZATION_MISMATCH] if subject is None else None
             decision = self._good(found.subject, address, ask.dry_run) or foreign
-        return Answer(decision or ALLOWED, subject, found.keyspace, found.revision)
+        version = api_version(ask, subject, found.keyspace)
+        return Answer(decision or ALLOWED, subject, found.keyspace, found.revision, version)
 
-    def _admit(self, caller: Caller, ask: Ask, item: Item) -> None:
-        """Ask whether the caller may ask this: in the organization that it names, and for whom it signed in."""
-        keyspace = _keyspace_name(ask)
-        signed_in = ask.presented if isinstance(ask.presented, SignedIn) else None
-        organization = _reach(caller, item.organization or (signed_in.organization if signed_in else ""))
-        self._guard.require(caller, "decisions:authorize", _decisions(organization, keyspace))
-        if signed_in is not None:
-            # In the principal's own organization too: or it could be found out who is in other ones.
-            theirs = check_id("principal.organization", signed_in.organization, "organization")
-            for each in dict.fromkeys((organization, theirs)):
-                self._guard.require(caller, "decisions:impersonate", _decisions(each, keyspace))
-
-    def _question(self, caller: Caller, ask: Ask, item: Item, keyspace: Keyspace) -> Question:
-        if item.action not in keyspace.permissions:
-            raise UnknownReference("action", "permission", item.action[:128])
-        type, id = item.resource or (item.action.partition(":")[0], "")
-        if type not in keyspace.types:
-            raise UnknownReference("resource.type", "type", type[:128], ", ".join(sorted(keyspace.types)))
-        environment = ask.environment or keyspace.environments[0]
-        if environment not in keyspace.environments:
-            known = ", ".join(keyspace.environments)
-            raise UnknownReference("environment", "environment", environment[:128], known)
-        if item.organization:
-            check_id("organization", item.organization, "organization")
-        elif keyspace.requires_organization:
-            raise InvalidField(
-                "organization", f"is required by the keyspace {keyspace.name!r}: say who owns the resource"
-            )
-        return Question(
-            action=item.action,
-            path=check_path("resource.id" if id else "resource.type", type, id),
-            organization=item.organization or (None if caller.crosses else caller.organization),
-            environment=environment,
-            client_ip=check_address("context.client_ip", ask.client_ip),
-        )
-
-    def _refusal(self, caller: Caller, ask: Ask, item: Item) -> DoorwardError | None:
+    def _refusal(self, caller: Caller, ask: Ask, organization: str) -> DoorwardError | None:
         try:
-            self._admit(caller, ask, item)
+            self._asking.admit(caller, ask, organization, AUTHORIZE)
         except (InvalidField, CallerForbidden) as refusal:
             return refusal
         return None
-
-    def _question_or_error(self, caller: Caller, ask: Ask, item: Item, keyspace: Keyspace) -> Question | DoorwardError:
-        try:
-            return self._question(caller, ask, item, keyspace)
-        except (InvalidField, UnknownReference) as problem:
-            return problem
 
     def _decide(self, found: Found, question: Question, dry_run: bool) -> Decision:
         if found.denial is not None or found.subject is None:
@@ -231,57 +166,13 @@ class Authorizer:
             denial = DENIED[Reason.NETWORK_NOT_ALLOWED]
         return denial
 
-    def _visible(self, caller: Caller, subject: Subject | None, admitted: str, keyspace: str) -> Subject | None:
-        """Return *subject* if the caller may learn whose key it is: within the organization that it asked about."""
-        if subject is None or subject.organization.id == (admitted or caller.organization):
-            return subject
-        resource = _decisions(subject.organization.id, keyspace)
-        return subject if self._guard.may(caller, "decisions:authorize", resource) else None
-
     def _note(self, subject: Subject, now: Instant, dry_run: bool) -> None:
         if not dry_run and subject.key is not None and subject.secret is not None and standing(subject, now) is None:
             self._uses.note(subject.key, subject.secret, now)
 
 
-def _decisions(organization: str, keyspace: str) -> str:
-    return f"organizations/{organization}/keyspaces/{keyspace}/decisions"
-
-
-def _reach(caller: Caller, organization: str) -> str:
-    """The organization in whose name a caller asks; `-` for an operator's key that names none."""
-    if organization:
-        return check_id("organization", organization, "organization")
-    return "-" if caller.crosses else caller.organization
-
-
-def _origin(caller: Caller, ask: Ask) -> Origin:
-    return (caller.subject.key.id if caller.subject.key else "", ask.client_ip)
-
-
-def _keyspace_name(ask: Ask) -> str:
-    return check_id("keyspace", ask.keyspace, "keyspace")
-
-
-MESSAGES = {
-    Reason.ALLOWED: "Allowed.",
-    Reason.CREDENTIAL_MISSING: "No API key was sent where one is expected.",
-    Reason.CREDENTIAL_AMBIGUOUS: "Several different API keys were sent. Send exactly one.",
-    Reason.CREDENTIAL_MALFORMED: "This is not a complete API key. Check that it was copied whole and unchanged.",
-    Reason.KEY_UNKNOWN: "This API key is not known.",
-    Reason.KEY_EXPIRED: "This API key has expired.",
-    Reason.KEY_NOT_YET_VALID: "This API key is not valid yet.",
-    Reason.KEY_REVOKED: "This API key was revoked.",
-    Reason.KEY_DISABLED: "This API key is disabled.",
-    Reason.SECRET_SUPERSEDED: "This API key was rotated, and its old text no longer works.",
-    Reason.OWNER_DISABLED: "The owner of this API key is disabled.",
-    Reason.ORGANIZATION_DISABLED: "The organization of this API key is disabled.",
-    Reason.ORGANIZATION_MISMATCH: "This API key belongs to another organization.",
-    Reason.ENVIRONMENT_MISMATCH: "This API key is for another environment.",
-    Reason.NETWORK_NOT_ALLOWED: "This API key must not be used from this address.",
-    Reason.SCOPE_INSUFFICIENT: "This API key lacks the scope for this.",
-    Reason.OWNER_PERMISSION_INSUFFICIENT: "The owner of this API key may not do this.",
-    Reason.RESOURCE_NOT_GRANTED: "This API key is not granted this resource.",
-    Reason.RELATION_MISSING: "The owner of this API key is not connected to this resource in the way it takes.",
-    Reason.DENIED_BY_RULE: "A rule forbids this.",
-}
-"""Each reason in words that an end user may read."""
+def _question_or_error(caller: Caller, ask: Ask, item: Item, keyspace: Keyspace) -> Asked | DoorwardError:
+    try:
+        return read_question(caller, ask, item, keyspace)
+    except (InvalidField, UnknownReference) as problem:
+        return problem

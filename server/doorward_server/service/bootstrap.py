@@ -6,8 +6,9 @@ import os
 from importlib.resources import files
 from pathlib import Path
 
+from doorward_server.core.directory import Organization
 from doorward_server.core.keytext import ENTROPY_BYTES, SecretText, mint
-from doorward_server.core.model import Actor, Ceiling, Event, Instant, Key, Organization, Quotas, Secret, StoredKeyspace
+from doorward_server.core.model import Actor, Ceiling, Event, Instant, Key, Quotas, Secret, StoredKeyspace
 from doorward_server.core.policy import Keyspace
 from doorward_server.core.verify import Peppers
 from doorward_server.service.catalog import DOORWARD, OPERATOR, RELATIONS, Catalog

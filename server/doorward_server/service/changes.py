@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass, replace
 from typing import Any, TypeVar
 
+from doorward_server.core.directory import Binding, Group, Organization, Principal
 from doorward_server.core.errors import EtagMismatch, NotFound
 from doorward_server.core.fields import check_attributes, check_email, check_text
-from doorward_server.core.model import Actor, Binding, Event, Group, Instant, Key, Organization, Principal
+from doorward_server.core.model import Actor, Event, Instant, Key
 from doorward_server.service.paging import make_token, page_size, read_token
 from doorward_server.service.settings import SETTINGS
 

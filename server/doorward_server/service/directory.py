@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
+from doorward_server.core.directory import Organization, Principal, SubjectKind
 from doorward_server.core.errors import BuiltIn, NotFound
 from doorward_server.core.fields import check_id
-from doorward_server.core.model import Actor, Event, Instant, Key, Organization, Principal
+from doorward_server.core.model import Actor, Event, Instant, Key
 from doorward_server.service.catalog import OPERATOR
 from doorward_server.service.changes import check_etag, checked, event, found, key_event, page, updated
+from doorward_server.service.facts import drop_relations
 from doorward_server.service.guard import Caller, Clock, Guard
 from doorward_server.service.keys import own_or
 from doorward_server.store import Store, Written
@@ -21,6 +23,15 @@ REVOKE_CHUNK = 1000
 """Keys that one transaction revokes at most when their owner is deleted."""
 
 T = TypeVar("T", Organization, Principal)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What a deletion ended: so many keys that were not yet revoked, and so many relations."""
+
+    keys: int
+    relations: int
+    revision: int
 
 
 class Directory:
@@ -115,10 +126,9 @@ class Directory:
         change = _Update[Principal](actor, "principal", organization, settings, etag, self._clock())
         return self._store.update_principal(organization, id, change), change.keys
 
-    def delete_principal(self, caller: Caller, organization: str, id: str) -> tuple[int, int]:
-        """End a principal for good: its keys stop with the first commit, and are revoked in chunks after it.
-
-        Returns how many keys it had, and the revision. After a crash in between, the same call goes on revoking.
+    def delete_principal(self, caller: Caller, organization: str, id: str) -> Ended:
+        """End a principal for good: its keys stop with the first commit, and are revoked in chunks after it; then its
+        relations go. After a crash in between, the same call goes on. Raises NotFound.
         """
         organization = own_or(caller, organization)
         check_id("id", id, "principal")
@@ -128,12 +138,19 @@ class Directory:
         try:
             revision = self._store.delete_principal(organization, id, change).revision
         except NotFound:
-            revoked, revision = self._revoke_keys_of(actor, organization, id, now)
-            if not revoked:
+            ended = self._end_what_is_left(actor, organization, id, now)
+            if not ended.revision:
                 raise
-            return revoked, revision
-        revoked, last = self._revoke_keys_of(actor, organization, id, now)
-        return change.keys, last if revoked else revision
+            return ended
+        ended = self._end_what_is_left(actor, organization, id, now)
+        return replace(ended, keys=change.keys, revision=ended.revision or revision)
+
+    def _end_what_is_left(self, actor: Actor, organization: str, id: str, now: Instant) -> Ended:
+        """End the keys and relations of a principal who is gone; revision 0: there was nothing."""
+        keys, revoked = self._revoke_keys_of(actor, organization, id, now)
+        kind = SubjectKind.PRINCIPAL
+        relations, dropped = drop_relations(self._store, actor, "principals:delete", organization, kind, id, now)
+        return Ended(keys, relations, max(revoked, dropped))
 
     def _revoke_keys_of(self, actor: Actor, organization: str, owner: str, now: Instant) -> tuple[int, int]:
         """Revoke the keys of an owner who is gone; returns how many, and the last revision."""

@@ -9,24 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from doorward_server.core.decide import (
-    Address,
-    Decision,
-    Held,
-    Question,
-    Reason,
-    Subject,
-    decide,
-    held_roles,
-    key_subject,
-    principal_subject,
-    standing,
-)
+from doorward_server.core.decide import Decision, Question, decide, standing
 from doorward_server.core.errors import CallerForbidden, CallerUnauthenticated, GrantForbidden, InvalidField
+from doorward_server.core.facts import Facts
 from doorward_server.core.fields import LAST_INSTANT, within
 from doorward_server.core.model import Actor, Instant, Key
 from doorward_server.core.policy import Keyspace, Pattern, all_covered, parse_path
 from doorward_server.core.rails import Hand
+from doorward_server.core.reasons import Reason
+from doorward_server.core.subject import Address, Held, Subject, held_roles, key_subject, principal_subject
 from doorward_server.service.catalog import DOORWARD, OPERATOR, Catalog
 from doorward_server.store import Store
 
@@ -197,7 +188,7 @@ class Guard:
             organization=organization,
             environment=caller.keyspace.environments[0],
             client_ip=caller.client_ip,
-            relations=frozenset(relations),
+            facts=Facts(frozenset(relations)),
         )
         return decide(subject, question, caller.keyspace, self._clock())
 
@@ -214,7 +205,9 @@ class Guard:
         if record is None or known is None or record.key.id != known.id:
             raise CallerUnauthenticated(Reason.KEY_UNKNOWN.value, "it was taken away during this call.")
         keyspace, held = self._catalog.get(DOORWARD), record.key.secrets[0]
-        subject = key_subject(record.key, held, record.organization, record.owner, record.bindings, keyspace)
+        subject = key_subject(
+            record.key, held, record.organization, record.owner, record.bindings, keyspace, record.groups
+        )
         denial = standing(subject, self._clock())
         if denial is not None:
             raise CallerUnauthenticated(denial.reason.value, f"it ended during this call ({denial.reason}).")
@@ -231,7 +224,7 @@ class Guard:
         record = self._store.find_principal_record(organization, principal, DOORWARD).record
         if record is None:
             raise CallerForbidden("principals:act", resource, Reason.OWNER_DISABLED.value)
-        return principal_subject(record.principal, record.organization, record.bindings, caller.keyspace)
+        return principal_subject(record.principal, record.organization, record.bindings, caller.keyspace, record.groups)
 
 
 def _covers(held: tuple[Held, ...], grant: Grant, now: Instant) -> bool:
@@ -243,6 +236,7 @@ def _covers(held: tuple[Held, ...], grant: Grant, now: Instant) -> bool:
         for holding in held
         if grant.role in holding.role.includes
         and holding.active(now)
+        and holding.condition is None
         and (holding.expires_at is None or (grant.until is not None and grant.until <= holding.expires_at))
     ]
     return all_covered(grant.resources, tuple(pattern for holding in lasting for pattern in holding.resources))

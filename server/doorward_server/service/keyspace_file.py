@@ -2,139 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from doorward_server.core.errors import KeyspaceInvalid
 from doorward_server.core.keyspace import compile_keyspace
 from doorward_server.core.policy import Keyspace
+from doorward_server.service.conditions import CelConditions
+from doorward_server.service.keyspace_cases import Case, Shape
+from doorward_server.service.keyspace_shape import Document
 
 MAX_BYTES = 128 * 1024
 MAX_DEPTH = 20
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The same language by libyaml, where PyYAML has it: ten times faster, and keyspaces are read at each start."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+@dataclass(frozen=True, slots=True)
+class KeyspaceFile:
+    """A file that was read: what it declares, compiled, and its tests."""
 
-
-Text = Annotated[str, Field(max_length=2000)]
-Words = Annotated[list[Text], Field(max_length=1000)]
-
-
-class _Credential(_Strict):
-    header: Text = ""
-    scheme: Text = ""
-    query: Text = ""
-
-
-class _Rule(_Strict):
-    effect: Literal["ALLOW", "DENY"] = "ALLOW"
-    actions: Annotated[list[Text], Field(min_length=1, max_length=1000)]
-    resources: Annotated[list[Text], Field(max_length=100)] = []
-    relation: Text = ""
-
-
-class _Role(_Strict):
-    description: Text = ""
-    includes: Words = []
-    rules: Annotated[list[_Rule], Field(max_length=1000)] = []
-
-
-class _Legacy(_Strict):
-    name: Text
-    prefix: Text = ""
-    alphabet: Literal["digits", "hex", "base32", "base62", "base64url", "print"]
-    length: int | Annotated[list[int], Field(min_length=2, max_length=2)]
-    entropy_bits: int
-    lookup: Annotated[int, Field(ge=0, le=64)] = 0
-
-
-Span = Annotated[str, Field(max_length=8)]
-Hands = Annotated[list[Literal["owner", "administrator"]], Field(min_length=1, max_length=2)]
-
-
-class _Name(_Strict):
-    pattern: Annotated[str, Field(min_length=1, max_length=200)]
-
-
-class _Scopes(_Strict):
-    min: Annotated[int, Field(ge=0, le=200)] = 0
-    max: Annotated[int, Field(ge=0, le=200)] | None = None
-    environments: Annotated[dict[str, Words], Field(max_length=20)] = {}
-
-
-class _Expiry(_Strict):
-    need: Literal["required", "optional", "forbidden"] = "optional"
-    default: Span | None = None
-    maximum: Span | None = None
-    allowed: Annotated[list[Span], Field(min_length=1, max_length=20)] | None = None
-    custom: bool = True
-
-
-class _ActivePerOwner(_Strict):
-    maximum: Annotated[int, Field(ge=1, le=1000)]
-    on_exceed: Literal["reject", "revoke_oldest"] = "reject"
-
-
-class _Rotation(_Strict):
-    every: Span | None = None
-    types: Annotated[dict[str, Span], Field(max_length=100)] = {}
-
-
-class _Keys(_Strict):
-    owner: Literal["required", "optional", "none"] = "optional"
-    made_by: Hands | None = None
-    ended_by: Hands | None = None
-    name: _Name | None = None
-    types: Annotated[list[Text], Field(max_length=100)] = []
-    default_type: Annotated[dict[str, Text], Field(max_length=20)] = {}
-    scopes: _Scopes = _Scopes()
-    expiry: _Expiry = _Expiry()
-    active_per_owner: _ActivePerOwner | None = None
-    rotation: _Rotation = _Rotation()
-    api_version: Text = ""
-
-
-class _Document(_Strict):
-    """The shape of a keyspace file; its meaning is documented and checked in `core.keyspace`."""
-
-    keyspace: Text
-    display_name: Text = ""
-    description: Text = ""
-    prefix: Text = ""
-    environments: Annotated[list[Text], Field(min_length=1, max_length=20)] = ["live"]
-    credentials: Annotated[list[_Credential], Field(min_length=1, max_length=20)]
-    organization: Literal["required", "key"] = "key"
-    inherit: bool = False
-    ceilings: Annotated[list[Literal["list", "owner"]], Field(min_length=1, max_length=2)] = ["list"]
-    mask: Text = ""
-    format: Literal["opaque", "uuid", "jwt"] = "opaque"
-    algorithm: Literal["EdDSA", "HS256"] = "EdDSA"
-    verifier: Literal["hmac-sha256", "bcrypt-sha256"] = "hmac-sha256"
-    recoverable: bool = False
-    legacy: Annotated[list[_Legacy], Field(max_length=20)] = []
-    keys: _Keys = _Keys()
-    types: Annotated[dict[str, Words], Field(min_length=1, max_length=200)]
-    authenticated: Words = []
-    roles: Annotated[dict[str, _Role], Field(max_length=500)] = {}
+    keyspace: Keyspace
+    document: Mapping[str, Any]
+    """What it says, with the defaults of what it leaves out; the tests apart."""
+    cases: tuple[Case, ...]
+    lines: Mapping[str, int]
+    """By place, e.g. `tests[0]`: the line it begins on, from 1."""
 
 
 def load_keyspace(source: str, *, operator: str = "", relations: frozenset[str] = frozenset()) -> Keyspace:
     """Read and compile a keyspace file's text. Raises KeyspaceInvalid with the field, the rule and the line."""
+    return load_file(source, operator=operator, relations=relations).keyspace
+
+
+def load_file(source: str, *, operator: str = "", relations: frozenset[str] = frozenset()) -> KeyspaceFile:
+    """Read and compile a keyspace file's text, its tests included, which are not run. Raises KeyspaceInvalid."""
     data, lines = _parse(source)
     try:
-        document = _Document.model_validate(data)
+        shape = Document.model_validate(data)
     except ValidationError as problem:
-        first = problem.errors(include_input=False, include_url=False)[0]
-        place = _place(first["loc"])
-        raise KeyspaceInvalid(place or "file", first["msg"].rstrip("."), _line(lines, place)) from None
+        place, rule = _first_problem(problem.errors(include_input=False, include_url=False), data)
+        raise KeyspaceInvalid(place or "file", rule, line_of(lines, place)) from None
+    document = shape.model_dump(exclude={"tests"})
     try:
-        return compile_keyspace(document.model_dump(), source=source, operator=operator, relations=relations)
+        keyspace = compile_keyspace(
+            document, source=source, operator=operator, relations=relations, conditions=CelConditions
+        )
     except KeyspaceInvalid as problem:
-        raise KeyspaceInvalid(problem.field, problem.rule, _line(lines, problem.field)) from None
+        raise KeyspaceInvalid(problem.field, problem.rule, line_of(lines, problem.field)) from None
+    return KeyspaceFile(keyspace, document, tuple(shape.tests), lines)
+
+
+# --- YAML -------------------------------------------------------------------------------------------------------------
 
 
 def _parse(source: str) -> tuple[Any, dict[str, int]]:
@@ -142,11 +66,11 @@ def _parse(source: str) -> tuple[Any, dict[str, int]]:
         raise KeyspaceInvalid("file", f"must have at most {MAX_BYTES // 1024} KiB")
     try:
         _check_events(source)
-        root = yaml.compose(source, yaml.SafeLoader)
+        root = yaml.compose(source, _Loader)
     except yaml.MarkedYAMLError as problem:
         mark = problem.problem_mark
         raise KeyspaceInvalid("file", "is not valid YAML", mark.line + 1 if mark else 0) from None
-    except (yaml.YAMLError, RecursionError):
+    except (yaml.YAMLError, RecursionError, UnicodeEncodeError):
         raise KeyspaceInvalid("file", "is not valid YAML") from None
     lines: dict[str, int] = {}
     return _value(root, "", lines), lines
@@ -155,7 +79,7 @@ def _parse(source: str) -> tuple[Any, dict[str, int]]:
 def _check_events(source: str) -> None:
     """Refuse what would cost too much to read on: aliases multiply, and PyYAML's time grows with depth squared."""
     depth = 0
-    for event in yaml.parse(source, yaml.SafeLoader):
+    for event in yaml.parse(source, _Loader):
         if isinstance(event, yaml.AliasEvent):
             raise KeyspaceInvalid("file", "must not use YAML aliases (*name)")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -194,14 +118,79 @@ def _mapping(node: yaml.MappingNode, place: str, lines: dict[str, int]) -> dict[
     return mapping
 
 
-def _place(location: tuple[int | str, ...]) -> str:
+# --- problems ---------------------------------------------------------------------------------------------------------
+
+
+def _first_problem(problems: Sequence[ErrorDetails], data: Any) -> tuple[str, str]:
+    """Return the place and the rule of the first problem; of a choice of shapes, those of the one that came nearest."""
+    places = [_place(problem, data) for problem in problems]
+    first = places[0]
+    nearest = max((place for place in places if place.startswith(first)), key=len)
+    rules = dict.fromkeys(_rule(it) for it, place in zip(problems, places, strict=True) if place == nearest)
+    return nearest, " or ".join([*list(rules)[:1], *(rule.removeprefix("must be ") for rule in list(rules)[1:])])
+
+
+def _place(problem: ErrorDetails, data: Any) -> str:
+    """Return where *problem* is, as a path through *data*: Pydantic's names the shapes that it tried, too."""
     place = ""
+    location = problem["loc"]
+    for i, step in enumerate(location):
+        if isinstance(step, int) and isinstance(data, list) and step < len(data):
+            place, data = f"{place}[{step}]", data[step]
+        elif isinstance(step, str) and isinstance(data, dict) and step in data:
+            place, data = f"{place}.{step}", data[step]
+        elif i == len(location) - 1 and problem["type"] == "missing":
+            place += f".{step}"
+    return place.removeprefix(".")
+
+
+_RULES = {
+    "missing": "is required",
+    "string_type": "must be text (in quotes, if it looks like something else)",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list",
+    "dict_type": "must be a mapping, word: value",
+    "model_type": "must be a mapping, word: value",
+    "model_attributes_type": "must be a mapping, word: value",
+    "literal_error": "must be {expected}",
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be more than {gt}",
+    "less_than_equal": "must be at most {le}",
+    "finite_number": "must be a number",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "too_short": "must have at least {min_length} entries",
+    "too_long": "must have at most {max_length} entries",
+}
+
+
+def _rule(problem: ErrorDetails) -> str:
+    if problem["type"] == "extra_forbidden":
+        words = ", ".join(sorted(_words_at(problem["loc"][:-1])))
+        return f"is not a word that can stand here; there are {words}"
+    rule = _RULES.get(problem["type"])
+    return rule.format(**problem.get("ctx", {})) if rule else problem["msg"].rstrip(".")
+
+
+def _words_at(location: Iterable[int | str]) -> set[str]:
+    """Return the words that can stand at a place. Names and positions on the way lead nowhere else."""
+    shapes: list[type[Shape]] = [Document]
     for step in location:
-        place += f"[{step}]" if isinstance(step, int) else f".{step}"
-    return place.lstrip(".")
+        inner = [shape.model_fields[step] for shape in shapes if isinstance(step, str) and step in shape.model_fields]
+        if inner:
+            shapes = [shape for field in inner for shape in _shapes(field.annotation)]
+    return {word for shape in shapes for word in shape.model_fields}
 
 
-def _line(lines: Mapping[str, int], place: str) -> int:
+def _shapes(annotation: Any) -> list[type[Shape]]:
+    if isinstance(annotation, type) and issubclass(annotation, Shape):
+        return [annotation]
+    return [shape for part in get_args(annotation) for shape in _shapes(part)]
+
+
+def line_of(lines: Mapping[str, int], place: str) -> int:
     """The line of *place*, or of the nearest thing around it that is in the file."""
     while place and place not in lines:
         place = place[: max(place.rfind("."), place.rfind("["))] if max(place.rfind("."), place.rfind("[")) > 0 else ""

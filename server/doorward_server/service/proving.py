@@ -18,7 +18,8 @@ import structlog
 
 from doorward_server.core.errors import DoorwardError, StoreUnavailable
 from doorward_server.core.keytext import SecretText
-from doorward_server.core.model import SECOND, Instant, Key, Record
+from doorward_server.core.model import SECOND, Instant, Key
+from doorward_server.core.records import Record
 from doorward_server.core.verify import KIND, RetiredPepper, UnknownPepper, Verifier
 from doorward_server.service.catalog import DOORWARD
 from doorward_server.service.guard import Clock

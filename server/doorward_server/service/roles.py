@@ -6,20 +6,26 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from doorward_server.core.errors import EtagMismatch, InvalidField
+from doorward_server.core.directory import Binding, Group, SubjectKind
+from doorward_server.core.errors import EtagMismatch, InvalidField, NotFound
 from doorward_server.core.fields import check_id, check_window
-from doorward_server.core.model import Actor, Binding, Event, Group, Instant, Quotas
+from doorward_server.core.model import Actor, Event, Instant, Quotas
 from doorward_server.core.policy import Pattern
 from doorward_server.service.catalog import Catalog
 from doorward_server.service.changes import check_etag, checked, event, found, page, updated
+from doorward_server.service.facts import drop_relations
 from doorward_server.service.guard import Caller, Clock, Grant, Guard
 from doorward_server.service.ids import Random, new_id
 from doorward_server.service.keys import own_or
-from doorward_server.service.settings import check_resources, check_role
+from doorward_server.service.settings import check_condition, check_resources, check_role
 from doorward_server.store import Store, Written
 
 GROUP_SETTINGS = ("display_name",)
 _CHUNK = 1000
+
+
+Member = tuple[SubjectKind, str]
+"""Who is in a group: a principal or another group, by id."""
 
 
 class Roles:
@@ -80,8 +86,12 @@ class Roles:
 
         return self._store.update_group(organization, id, change)
 
-    def delete_group(self, caller: Caller, organization: str, id: str) -> Written[Group]:
-        """End a group for good, its bindings and memberships with it. Raises NotFound."""
+    def delete_group(self, caller: Caller, organization: str, id: str) -> tuple[int, int]:
+        """End a group for good, its bindings, members and memberships with it, and then, in chunks, its relations.
+
+        Returns how many relations it had, and the revision. After a crash in between, the same call goes on. Raises
+        NotFound.
+        """
         organization, actor = self._group(caller, "groups:delete", organization, id)
         now = self._clock()
 
@@ -89,42 +99,62 @@ class Roles:
             deleted = replace(current, deleted_at=now, updated_at=now, version=current.version + 1)
             return deleted, event(actor, "groups:delete", organization, ("group", id), now, current, None)
 
-        return self._store.delete_group(organization, id, change)
+        try:
+            revision = self._store.delete_group(organization, id, change).revision
+        except NotFound:
+            dropped, revision = self._drop_relations_of(actor, organization, id, now)
+            if not dropped:
+                raise
+            return dropped, revision
+        dropped, last = self._drop_relations_of(actor, organization, id, now)
+        return dropped, last if dropped else revision
 
-    def add_group_member(self, caller: Caller, organization: str, id: str, principal: str) -> Written[bool]:
-        """Put a principal into a group; the caller must be able to grant each role that the group holds."""
+    def _drop_relations_of(self, actor: Actor, organization: str, id: str, now: Instant) -> tuple[int, int]:
+        return drop_relations(self._store, actor, "groups:delete", organization, SubjectKind.GROUP, id, now)
+
+    def add_group_member(self, caller: Caller, organization: str, id: str, member: Member) -> Written[bool]:
+        """Put a principal or a group into a group; the caller must be able to grant each role that the group holds,
+        itself or by being in others. Raises GrantForbidden, UnknownReference, GroupCycle, QuotaExceeded, NotFound.
+        """
         organization, actor = self._group(caller, "groups:update", organization, id)
-        check_id("principal", principal, "principal")
-        now, after = self._clock(), ""
-        while bindings := self._store.list_bindings(organization, group=id, after=after, limit=_CHUNK):
+        described, now = _checked(member), self._clock()
+        for group in self._store.list_groups_around(organization, id):
+            self._check_grants_of(caller, organization, group, now)
+        added = event(actor, "groups:update", organization, ("group", id), now, None, described)
+        return self._store.add_group_member(organization, id, *member, added)
+
+    def _check_grants_of(self, caller: Caller, organization: str, group: str, now: Instant) -> None:
+        after = ""
+        while bindings := self._store.list_bindings(organization, group=group, after=after, limit=_CHUNK):
             for binding in bindings:
                 self._check_grant(caller, binding, now)
             after = bindings[-1].id
-        added = event(actor, "groups:update", organization, ("group", id), now, None, {"member": principal})
-        return self._store.add_group_member(organization, id, principal, added)
 
-    def remove_group_member(self, caller: Caller, organization: str, id: str, principal: str) -> Written[bool]:
-        """Take a principal out of a group."""
+    def remove_group_member(self, caller: Caller, organization: str, id: str, member: Member) -> Written[bool]:
+        """Take a principal or a group out of a group. Raises NotFound."""
         organization, actor = self._group(caller, "groups:update", organization, id)
-        check_id("principal", principal, "principal")
-        target = ("group", id)
-        removed = event(actor, "groups:update", organization, target, self._clock(), {"member": principal}, None)
-        return self._store.remove_group_member(organization, id, principal, removed)
+        described, now = _checked(member), self._clock()
+        removed = event(actor, "groups:update", organization, ("group", id), now, described, None)
+        return self._store.remove_group_member(organization, id, *member, removed)
 
     def list_group_members(
         self, caller: Caller, organization: str, id: str, size: int, token: str
-    ) -> tuple[list[str], str]:
-        """Return a page of principals' ids. Raises NotFound."""
+    ) -> tuple[list[Member], str]:
+        """Return a page of those who are in the group themselves: groups, then principals. Raises NotFound."""
         organization, _ = self._group(caller, "groups:get", organization, id)
         found(self._store.find_group(organization, id), "group", id)
 
-        def read(after: str, limit: int) -> list[str]:
-            return self._store.list_group_members(organization, id, after, limit)
+        def read(after: str, limit: int) -> list[Member]:
+            kind, _, member = after.partition(":")
+            return self._store.list_group_members(organization, id, (kind, member), limit)
 
-        return page(f"members {organization} {id}", size, token, read, str)
+        return page(f"members {organization} {id}", size, token, read, ":".join)
 
     def create_binding(self, caller: Caller, new: Binding) -> Written[Binding]:
-        """Give a role. Raises GrantForbidden, UnknownReference (keyspace, role, subject), QuotaExceeded."""
+        """Give a role, perhaps under a condition.
+
+        Raises GrantForbidden, InvalidField, UnknownReference (keyspace, role, subject), QuotaExceeded.
+        """
         organization = own_or(caller, new.organization)
         actor = self._guard.require(caller, "bindings:create", f"organizations/{organization}/bindings")
         check_id("binding.keyspace", new.keyspace, "keyspace")
@@ -133,6 +163,7 @@ class Roles:
         keyspace = self._catalog.get(new.keyspace, "binding.keyspace")
         check_role("binding.role", new.role, keyspace)
         check_window(new.not_before, new.expires_at, "binding.not_before")
+        check_condition("binding.condition", new.condition, keyspace)
         now, resources = self._clock(), check_resources("binding.resources", new.resources, keyspace)
         id = new_id("bnd", self._random)
         new = replace(new, organization=organization, id=id, resources=resources, created_at=now, updated_at=now)
@@ -166,13 +197,15 @@ class Roles:
     def update_binding(
         self, caller: Caller, organization: str, id: str, settings: Mapping[str, Any], etag: str
     ) -> Written[Binding]:
-        """Change resources or window."""
+        """Change resources, window or condition."""
         binding, actor = self._binding(caller, "bindings:update", organization, id)
         now, wanted = self._clock(), dict(settings)
+        keyspace = self._catalog.get(binding.keyspace)
+        if "condition" in wanted:
+            check_condition("binding.condition", wanted["condition"], keyspace)
         if "resources" in wanted:
             if not wanted["resources"]:
                 raise InvalidField("binding.resources", "must not be empty here: say '*' for every resource")
-            keyspace = self._catalog.get(binding.keyspace)
             wanted["resources"] = check_resources("binding.resources", wanted["resources"], keyspace)
         after = replace(binding, **wanted)
         check_window(after.not_before, after.expires_at, "binding.not_before")
@@ -213,3 +246,11 @@ class Roles:
         check_id("id", id)
         actor = self._guard.require(caller, permission, f"organizations/{organization}/bindings/{id}")
         return found(self._store.find_binding(organization, id), "binding", id), actor
+
+
+def _checked(member: Member) -> dict[str, str]:
+    """Return what the audit log says of *member*. Raises InvalidField if it cannot be the id of one."""
+    kind, id = member
+    if kind is SubjectKind.GROUP:
+        return {"member_group": check_id("member_group", id, "group")}
+    return {"member": check_id("principal", id, "principal")}

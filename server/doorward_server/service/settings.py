@@ -143,6 +143,7 @@ def _check_bindings(bindings: Sequence[KeyBinding], keyspace: Keyspace) -> tuple
     for i, binding in enumerate(bindings):
         check_role(f"bindings[{i}].role", binding.role, keyspace)
         check_window(binding.not_before, binding.expires_at, f"bindings[{i}].not_before")
+        check_condition(f"bindings[{i}].condition", binding.condition, keyspace)
         resources = check_resources(f"bindings[{i}].resources", binding.resources, keyspace)
         checked.append(replace(binding, resources=resources))
     if sum(len(text.encode("utf-8", "surrogatepass")) for b in checked for text in b.resources) > MAX_BYTES:
@@ -154,6 +155,16 @@ def check_role(field: str, role: str, keyspace: Keyspace) -> None:
     """Refuse a role that *keyspace* does not declare. Raises UnknownReference."""
     if role not in keyspace.roles:
         raise UnknownReference(field, "role", role[:128], ", ".join(sorted(keyspace.roles)))
+
+
+def check_condition(field: str, text: str, keyspace: Keyspace) -> str:
+    """Return a binding's condition if *keyspace* can compile it; empty is none. Raises InvalidField with the rule."""
+    if text:
+        try:
+            keyspace.conditions.compile(text)
+        except ValueError as problem:
+            raise InvalidField(field, str(problem)) from None
+    return text
 
 
 def check_resources(field: str, texts: Iterable[str], keyspace: Keyspace) -> tuple[str, ...]:
@@ -194,7 +205,7 @@ def loosens(before: Key, after: Key, keyspace: Keyspace) -> bool:
     networks = [ip_network(cidr) for cidr in before.allowed_cidrs]
     return (
         not {*after.scopes} <= {*before.scopes}
-        or not {*after.bindings} <= {*before.bindings}
+        or not all({binding, replace(binding, condition="")} & {*before.bindings} for binding in after.bindings)
         or any(role.denies for role in dropped)
         or (after.enabled and not before.enabled)
         or (after.expires_at or LAST_INSTANT + 1) > (before.expires_at or LAST_INSTANT + 1)

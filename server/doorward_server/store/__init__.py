@@ -12,6 +12,7 @@ from .values import (
     Replica,
     Snapshot,
     StoredEvent,
+    StoredFacts,
     StoreNotReady,
     Written,
 )
@@ -27,5 +28,6 @@ __all__ = [
     "Store",
     "StoreNotReady",
     "StoredEvent",
+    "StoredFacts",
     "Written",
 ]

@@ -7,6 +7,7 @@ each revision touched. It holds for hand-typed SQL too. Kinds and what `organiza
     PRINCIPAL     the principal's organization and id
     ORGANIZATION  the organization's id, and an empty name
     KEYSPACE      empty, and the keyspace's name
+    RESOURCE      the resource's organization, and `<keyspace>/<resource>`
     LOOKUP        the secret's organization, and `<keyspace>/<lookup>`
     ALL           empty, empty: everything
 
@@ -49,6 +50,9 @@ ENTRIES = {
             f"CASE WHEN {_SUBJECT} THEN {{row}}.subject ELSE '' END",
         ),
     ),
+    "nesting": (Entry("'ORGANIZATION'", "{row}.organization", "''"),),
+    "relation": (Entry("'RESOURCE'", "{row}.organization", "{row}.keyspace || '/' || {row}.resource"),),
+    "resource": (Entry("'RESOURCE'", "{row}.organization", "{row}.keyspace || '/' || {row}.resource"),),
     "key": (Entry("'KEY'", "{row}.organization", "{row}.id"),),
     "secret": (
         Entry("'KEY'", "{row}.organization", "{row}.key"),

@@ -1,4 +1,4 @@
-"""Organizations, principals, groups, memberships and bindings."""
+"""Organizations, principals, groups, their members, and bindings."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from typing import Any, TypeVar
 
 from peewee import fn
 
+from doorward_server.core.directory import Binding, Group, Organization, Principal, SubjectKind
 from doorward_server.core.errors import NotFound, QuotaExceeded, UnknownReference
-from doorward_server.core.model import Binding, Event, Group, Organization, Principal, Quotas, SubjectKind
+from doorward_server.core.model import Event, Quotas
 
-from . import bulk
+from . import bulk, nesting
 from .entities import BINDINGS, GROUPS, KEYSPACES, ORGANIZATIONS, PRINCIPALS, Kind, add, find, get, page, update
-from .rows import BINDING, GROUP, MEMBERSHIP, to_binding
+from .rows import BINDING, MEMBERSHIP, to_binding
 from .transaction import Transaction
 
 T = TypeVar("T")
+_CHUNK = 1000
 CountKeys = Callable[[], int]
 ChangeOrganization = Callable[[Organization, CountKeys], tuple[Organization, Event] | None]
 ChangePrincipal = Callable[[Principal, CountKeys], tuple[Principal, Event] | None]
@@ -78,45 +80,73 @@ def update_group(tx: Transaction, organization: str, id: str, change: ChangeGrou
 
 
 def delete_group(tx: Transaction, organization: str, id: str, change: ChangeGroup) -> Group:
-    """End a group: its bindings and memberships go."""
+    """End a group: its bindings, members and memberships go."""
     told = _telling(tx, organization, SubjectKind.GROUP, id)
     group, changed = update(tx, GROUPS, (organization, id), lambda it: told(change(it)))
     if changed:
         _drop_bindings(tx, organization, SubjectKind.GROUP, id)
+        nesting.drop(tx, organization, id)
         tx.run(MEMBERSHIP.delete().where((MEMBERSHIP.organization == organization) & (MEMBERSHIP.group_id == id)))
     return group
 
 
-def add_member(tx: Transaction, organization: str, group: str, principal: str, event: Event) -> bool:
-    """Put a principal into a group; False if it was in it."""
+def add_member(tx: Transaction, organization: str, group: str, kind: SubjectKind, member: str, event: Event) -> bool:
+    """Put a principal or a group into a group; False if it was in it."""
     tx.tally(organization)
     get(tx, GROUPS, organization, group, lock=True)
+    added = _nest if kind is SubjectKind.GROUP else _enlist
+    if not added(tx, organization, group, member):
+        return False
+    tx.append(event)
+    return True
+
+
+def _nest(tx: Transaction, organization: str, group: str, member: str) -> bool:
+    if find(tx, GROUPS, organization, member) is None:
+        raise UnknownReference("member_group", "group", member)
+    return nesting.nest(tx, organization, group, member)
+
+
+def _enlist(tx: Transaction, organization: str, group: str, principal: str) -> bool:
     if find(tx, PRINCIPALS, organization, principal) is None:
         raise UnknownReference("principal", "principal", principal)
     row = {"organization": organization, "group_id": group, "principal": principal}
     if tx.row(MEMBERSHIP.where_all(MEMBERSHIP.select(MEMBERSHIP.principal), row)) is not None:
         return False
     tx.run(MEMBERSHIP.insert(row))
-    tx.append(event)
     return True
 
 
-def remove_member(tx: Transaction, organization: str, group: str, principal: str, event: Event) -> bool:
-    """Take a principal out of a group; False if it was not in it."""
+def remove_member(tx: Transaction, organization: str, group: str, kind: SubjectKind, member: str, event: Event) -> bool:
+    """Take a principal or a group out of a group; False if it was not in it."""
     tx.tally(organization)
     get(tx, GROUPS, organization, group, lock=True)
-    row = {"organization": organization, "group_id": group, "principal": principal}
-    if not tx.run(MEMBERSHIP.where_all(MEMBERSHIP.delete(), row)):
-        return False
-    tx.append(event)
-    return True
+    if kind is SubjectKind.GROUP:
+        removed = nesting.unnest(tx, organization, group, member)
+    else:
+        row = {"organization": organization, "group_id": group, "principal": member}
+        removed = bool(tx.run(MEMBERSHIP.where_all(MEMBERSHIP.delete(), row)))
+    if removed:
+        tx.append(event)
+    return removed
 
 
-def list_members(tx: Transaction, organization: str, group: str, after: str, limit: int) -> list[str]:
-    """Return principals' ids of a group, sorted, behind *after*."""
-    row = {"organization": organization, "group_id": group}
-    query = MEMBERSHIP.where_all(MEMBERSHIP.select(MEMBERSHIP.principal), row).where(MEMBERSHIP.principal > after)
-    return [id for (id,) in tx.rows(query.order_by(MEMBERSHIP.principal).limit(limit))]
+def list_members(
+    tx: Transaction, organization: str, group: str, after: tuple[str, str], limit: int
+) -> list[tuple[SubjectKind, str]]:
+    """Return groups, then principals, of a group, each by id, behind *after* = (kind, id)."""
+    kind, id = after
+    found = []
+    if kind <= SubjectKind.GROUP:
+        found = [(SubjectKind.GROUP, it) for it in nesting.list_nested(tx, organization, group, id, limit)]
+    if len(found) < limit and kind <= SubjectKind.PRINCIPAL:
+        behind = id if kind == SubjectKind.PRINCIPAL else ""
+        query = MEMBERSHIP.where_all(
+            MEMBERSHIP.select(MEMBERSHIP.principal), {"organization": organization, "group_id": group}
+        ).where(MEMBERSHIP.principal > behind)
+        rows = tx.rows(query.order_by(MEMBERSHIP.principal).limit(limit - len(found)))
+        found += [(SubjectKind.PRINCIPAL, it) for (it,) in rows]
+    return found
 
 
 def add_binding(tx: Transaction, binding: Binding, event: Event, quotas: Quotas) -> Binding:
@@ -182,15 +212,12 @@ def delete_binding(tx: Transaction, organization: str, id: str, event: Event) ->
 
 def held_bindings(tx: Transaction, organization: str, principal: str) -> list[Binding]:
     """Return what a principal holds in all keyspaces, itself and by its live groups, by id."""
-    groups = MEMBERSHIP.select(MEMBERSHIP.group_id).join(
-        GROUP, on=((GROUP.organization == MEMBERSHIP.organization) & (GROUP.id == MEMBERSHIP.group_id))
-    )
-    groups = groups.where(
-        (MEMBERSHIP.organization == organization) & (MEMBERSHIP.principal == principal) & GROUP.deleted_at.is_null()
-    )
-    own = _of_subject(organization, SubjectKind.PRINCIPAL).where(BINDING.subject == principal)
-    by_group = _of_subject(organization, SubjectKind.GROUP).where(BINDING.subject.in_(groups))
-    return sorted((to_binding(row) for row in tx.rows(own.union_all(by_group))), key=lambda it: it.id)
+    groups = nesting.groups_of(tx, organization, principal)
+    rows = tx.rows(_of_subject(organization, SubjectKind.PRINCIPAL).where(BINDING.subject == principal))
+    for start in range(0, len(groups), _CHUNK):
+        some = groups[start : start + _CHUNK]
+        rows += tx.rows(_of_subject(organization, SubjectKind.GROUP).where(BINDING.subject.in_(some)))
+    return sorted(map(to_binding, rows), key=lambda it: it.id)
 
 
 def _of_subject(organization: str, kind: SubjectKind) -> Any:
@@ -223,6 +250,7 @@ def _lost(tx: Transaction, organization: str, kind: SubjectKind, subject: str) -
     return {
         "bindings": [{"id": b.id, "keyspace": b.keyspace, "role": b.role, "resources": b.resources} for b in held],
         "members" if of_group else "groups": named,
+        **(nesting.neighbours(tx, organization, subject) if of_group else {}),
     }
 
 

@@ -9,8 +9,9 @@ from typing import Generic, TypeVar
 
 import peewee
 
+from doorward_server.core.directory import Binding, Group, Organization, Principal
 from doorward_server.core.errors import AlreadyExists, NotFound
-from doorward_server.core.model import Binding, Event, Group, Organization, Principal, StoredKeyspace
+from doorward_server.core.model import Event, StoredKeyspace
 
 from . import rows
 from .rows import Columns, Prepared, Row, Rows, change_in, insert_into, one_of

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from doorward_server.core.model import Event, Key, Organization, StoredKeyspace
+from doorward_server.core.directory import Organization
+from doorward_server.core.model import Event, Key, StoredKeyspace
 
 from . import keys
 from .entities import KEYSPACES, ORGANIZATIONS, add, find, save

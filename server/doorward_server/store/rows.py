@@ -14,21 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from peewee import Table
 
-from doorward_server.core.model import (
+from doorward_server.core.directory import (
     Attributes,
     Binding,
-    Ceiling,
     Group,
-    Instant,
-    Key,
-    KeyBinding,
     Organization,
     Principal,
     PrincipalKind,
-    Secret,
-    StoredKeyspace,
+    Relation,
+    Resource,
     SubjectKind,
 )
+from doorward_server.core.model import Ceiling, Instant, Key, KeyBinding, Secret, StoredKeyspace
 from doorward_server.core.verify import Verifier
 
 Row = tuple[Any, ...]
@@ -121,9 +118,14 @@ GROUP = Rows(
     "principal_group", "organization", "id", "display_name", "created_at", "updated_at", "version", "deleted_at"
 )
 MEMBERSHIP = Rows("membership", "organization", "group_id", "principal")
+NESTING = Rows("nesting", "organization", "group_id", "member")
+RELATION = Rows("relation", "organization", "keyspace", "resource", "subject_kind", "subject", "relation", "created_at")
+RESOURCE = Rows(
+    "resource", "organization", "keyspace", "resource", "attributes", "parent", "created_at", "updated_at", "version"
+)
 BINDING = Rows(
     "binding", "organization", "id", "subject_kind", "subject", "keyspace", "role", "resources", "not_before",
-    "expires_at", "created_at", "updated_at", "version",
+    "expires_at", "created_at", "updated_at", "version", "condition",
 )  # fmt: skip
 KEY = Rows(
     "key", "organization", "id", "keyspace", "owner", "name", "description", "environment", "type", "enabled",
@@ -144,7 +146,7 @@ REPLICA = Rows("replica", "id", "started_at", "seen_at", "peppers")
 KEY_USE = Rows("key_use", "organization", "key", "at")
 SECRET_USE = Rows("secret_use", "organization", "key", "secret", "at")
 REPLAY = Rows("replay", "caller", "method", "request_id", "digest", "at", "organization", "key")
-TALLY = Rows("tally", "organization", "keys", "bindings", "events", "head", "metadata")
+TALLY = Rows("tally", "organization", "keys", "bindings", "events", "head", "metadata", "relations", "resources")
 EVENT = Rows(
     "event", "organization", "sequence", "at", "actor_organization", "actor_key", "actor_principal", "acting_for",
     "action", "target_type", "target", "before", "after", "note", "pepper", "hash",
@@ -165,11 +167,20 @@ def _texts(text: str) -> tuple[str, ...]:
 
 @lru_cache(4096)
 def _key_bindings(text: str) -> tuple[KeyBinding, ...]:
-    return tuple(KeyBinding(b["role"], tuple(b["resources"]), b["from"], b["to"]) for b in json.loads(text))
+    return tuple(
+        KeyBinding(b["role"], tuple(b["resources"]), b["from"], b["to"], b.get("condition", ""))
+        for b in json.loads(text)
+    )
 
 
 def _of_key_binding(binding: KeyBinding) -> Columns:
-    return {"role": binding.role, "resources": binding.resources, "from": binding.not_before, "to": binding.expires_at}
+    return {
+        "role": binding.role,
+        "resources": binding.resources,
+        "from": binding.not_before,
+        "to": binding.expires_at,
+        "condition": binding.condition,
+    }
 
 
 def _attributes(text: str) -> Attributes:
@@ -240,6 +251,28 @@ def to_binding(row: Row) -> Binding:
 def of_binding(it: Binding) -> Columns:
     """Return the row of a binding."""
     return _same(it, BINDING) | {"subject_kind": it.subject_kind.value, "resources": to_json(it.resources)}
+
+
+def to_relation(row: Row) -> Relation:
+    """Return the relation of a row of RELATION."""
+    organization, keyspace, resource, kind, subject, relation, created_at = row
+    return Relation(organization, keyspace, resource, relation, SubjectKind(kind), subject, created_at)
+
+
+def of_relation(it: Relation) -> Columns:
+    """Return the row of a relation."""
+    return _same(it, RELATION) | {"subject_kind": it.subject_kind.value}
+
+
+def to_resource(row: Row) -> Resource:
+    """Return the resource of a row of RESOURCE."""
+    organization, keyspace, resource, attributes, *rest = row
+    return Resource(organization, keyspace, resource, _attributes(attributes), *rest)
+
+
+def of_resource(it: Resource) -> Columns:
+    """Return the row of a resource."""
+    return _same(it, RESOURCE) | {"attributes": to_json(it.attributes)}
 
 
 def to_secret(row: Row, last_used_at: Instant | None) -> Secret:

@@ -9,42 +9,44 @@ the database cannot be asked: then nothing was changed, unless its message says 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from doorward_server.core.model import (
-    Binding,
-    Event,
-    Group,
-    Instant,
-    Key,
-    KeyFilter,
-    Organization,
-    Principal,
-    Quotas,
-    Replay,
-    Sealed,
-    StoredKeyspace,
-    Use,
-)
+from doorward_server.core.directory import Organization
+from doorward_server.core.holders import Holders
+from doorward_server.core.model import Event, Instant, Key, KeyFilter, Quotas, Replay, Sealed, StoredKeyspace, Use
 from doorward_server.core.rails import ActiveLimit
 
-from . import audit, bulk, directory, entities, expiries, keys, keyspaces, last_uses, migrate, records, sealed
+from . import (
+    audit,
+    bulk,
+    entities,
+    expiries,
+    facts,
+    keys,
+    keyspaces,
+    last_uses,
+    migrate,
+    records,
+    sealed,
+    stranding,
+)
 from .dialect import open_dialect
-from .directory import ChangeBinding, ChangeGroup, ChangeOrganization, ChangePrincipal
-from .entities import BINDINGS, GROUPS, KEYSPACES, ORGANIZATIONS, PRINCIPALS
+from .directory_store import DirectoryStore
+from .entities import KEYSPACES
+from .facts import FactStore
 from .keys import ChangeKey
 from .keyspaces import ChangeKeyspace
 from .peppers import PepperStore
 from .rows import REVISION
 from .transaction import Transactions
-from .values import ChainReport, Imported, PrincipalSnapshot, Snapshot, StoredEvent, Written
+from .values import About, ChainReport, Imported, PrincipalSnapshot, Snapshot, StoredEvent, StoredFacts, Written
 
 T = TypeVar("T")
 
 
-class Store:
+class Store(DirectoryStore):
     """Everything Doorward keeps, on one SQLite file or in PostgreSQL."""
 
     def __init__(self, url: str, *, audit_keys: Callable[[int], bytes], pepper: int | Callable[[], int]) -> None:
@@ -56,11 +58,8 @@ class Store:
         self._dialect = open_dialect(url)
         self._seal = audit.Seal(audit_keys, pepper if callable(pepper) else lambda: pepper)
         self._transactions = Transactions(self._dialect, self._seal)
-        self._write, self._read, self._look = (
-            self._transactions.write,
-            self._transactions.read,
-            self._transactions.look,
-        )
+        super().__init__(self._transactions)
+        self.facts = FactStore(self._transactions)
         self.peppers = PepperStore(self._transactions)
         self._migrating = threading.RLock()
         self._locks = 0
@@ -119,6 +118,51 @@ class Store:
     def find_principal_record(self, organization: str, principal: str, keyspace: str) -> PrincipalSnapshot:
         """Return all that a decision about this principal needs, from one snapshot."""
         return self._look(lambda _: records.find_principal_record(self._dialect, organization, principal, keyspace))
+
+    def find_facts(
+        self,
+        organization: str,
+        keyspace: str,
+        abouts: Sequence[About],
+        principal: str = "",
+        groups: Collection[str] = (),
+    ) -> tuple[StoredFacts, ...]:
+        """Return, for each of *abouts*, what is kept about it and how *principal* and *groups* are related to it.
+
+        An about is (resource, parent); the parent counts only if none is kept. One indexed read each, all of them from
+        one snapshot.
+        """
+        asked = (organization, keyspace, abouts, principal, groups)
+        read = self._look if len(abouts) == 1 else self._read
+        return read(lambda _: records.find_facts(self._dialect, *asked))
+
+    def find_record_with_facts(
+        self, keyspace: str, lookup: str, abouts: Sequence[About]
+    ) -> tuple[Snapshot, tuple[StoredFacts, ...]]:
+        """Return a record and what is kept about resources of its organization, from one snapshot; no record, no facts.
+
+        *abouts* are as in `find_facts`.
+        """
+        return self._read(lambda _: records.find_record_with_facts(self._dialect, keyspace, lookup, abouts))
+
+    def find_principal_record_with_facts(
+        self, organization: str, principal: str, keyspace: str, abouts: Sequence[About]
+    ) -> tuple[PrincipalSnapshot, tuple[StoredFacts, ...]]:
+        """Return a principal's record and what is kept about resources of its organization, from one snapshot."""
+        asked = (organization, principal, keyspace, abouts)
+        return self._read(lambda _: records.find_principal_record_with_facts(self._dialect, *asked))
+
+    def list_held_relations(
+        self,
+        organization: str,
+        keyspace: str,
+        principal: str,
+        groups: Collection[str],
+        after: tuple[str, str] = ("", ""),
+        limit: int = 50,
+    ) -> list[tuple[str, str]]:
+        """Return (resource, relation) of what *principal* and *groups* are related to, sorted, behind *after*."""
+        return self._look(lambda tx: facts.list_held(tx, organization, keyspace, principal, groups, after, limit))
 
     # --- keys ---------------------------------------------------------------------------------------------------------
 
@@ -236,120 +280,6 @@ class Store:
         for chunk in last_uses.chunks(list(uses)):
             self._write(lambda tx, chunk=chunk: last_uses.record(tx, chunk))  # type: ignore[misc]  # bound per turn
 
-    # --- organizations ------------------------------------------------------------------------------------------------
-
-    def add_organization(self, organization: Organization, event: Event) -> Written[Organization]:
-        """Add an organization. Raises AlreadyExists, also if it was deleted."""
-        return self._write(lambda tx: directory.add_organization(tx, organization, event))
-
-    def find_organization(self, id: str) -> Organization | None:
-        """Return an organization; None also for a deleted one."""
-        return self._look(lambda tx: entities.find(tx, ORGANIZATIONS, id))
-
-    def list_organizations(self, after: str, limit: int) -> list[Organization]:
-        """Return organizations by id, behind the id *after*."""
-        return self._look(lambda tx: entities.page(tx, ORGANIZATIONS, {}, after, limit))
-
-    def update_organization(self, id: str, change: ChangeOrganization) -> Written[Organization]:
-        """Apply *change*; its second argument counts the organization's unrevoked keys. Raises NotFound."""
-        return self._write(lambda tx: directory.change_organization(tx, id, change))
-
-    def delete_organization(self, id: str, change: ChangeOrganization) -> Written[Organization]:
-        """Apply a *change* that sets `deleted_at`. All that is in it stays where it is, and no longer works."""
-        return self._write(lambda tx: directory.change_organization(tx, id, change))
-
-    # --- principals ---------------------------------------------------------------------------------------------------
-
-    def add_principal(self, principal: Principal, event: Event) -> Written[Principal]:
-        """Add a principal. Raises NotFound (organization), AlreadyExists, also if it was deleted."""
-        return self._write(lambda tx: directory.add_principal(tx, principal, event))
-
-    def find_principal(self, organization: str, id: str) -> Principal | None:
-        """Return a principal; None also for a deleted one."""
-        return self._look(lambda tx: entities.find(tx, PRINCIPALS, organization, id))
-
-    def list_principals(self, organization: str, after: str, limit: int) -> list[Principal]:
-        """Return principals by id, behind the id *after*."""
-        return self._look(lambda tx: entities.page(tx, PRINCIPALS, {"organization": organization}, after, limit))
-
-    def update_principal(self, organization: str, id: str, change: ChangePrincipal) -> Written[Principal]:
-        """Apply *change*; its second argument counts the principal's unrevoked keys. Raises NotFound."""
-        return self._write(lambda tx: directory.update_principal(tx, organization, id, change)[0])
-
-    def delete_principal(self, organization: str, id: str, change: ChangePrincipal) -> Written[Principal]:
-        """Apply a *change* that sets `deleted_at`; bindings and memberships go. `revoke_keys_of` ends its keys."""
-        return self._write(lambda tx: directory.delete_principal(tx, organization, id, change))
-
-    # --- groups -------------------------------------------------------------------------------------------------------
-
-    def add_group(self, group: Group, event: Event) -> Written[Group]:
-        """Add a group. Raises NotFound (organization), AlreadyExists, also if it was deleted."""
-        return self._write(lambda tx: directory.add_group(tx, group, event))
-
-    def find_group(self, organization: str, id: str) -> Group | None:
-        """Return a group; None also for a deleted one."""
-        return self._look(lambda tx: entities.find(tx, GROUPS, organization, id))
-
-    def list_groups(self, organization: str, after: str, limit: int) -> list[Group]:
-        """Return groups by id, behind the id *after*."""
-        return self._look(lambda tx: entities.page(tx, GROUPS, {"organization": organization}, after, limit))
-
-    def update_group(self, organization: str, id: str, change: ChangeGroup) -> Written[Group]:
-        """Apply *change*. Raises NotFound."""
-        return self._write(lambda tx: directory.update_group(tx, organization, id, change))
-
-    def delete_group(self, organization: str, id: str, change: ChangeGroup) -> Written[Group]:
-        """Apply a *change* that sets `deleted_at`; bindings and memberships go."""
-        return self._write(lambda tx: directory.delete_group(tx, organization, id, change))
-
-    def add_group_member(self, organization: str, group: str, principal: str, event: Event) -> Written[bool]:
-        """Put a principal into a group; False, and no event, if it was in it. Raises NotFound, UnknownReference."""
-        return self._write(lambda tx: directory.add_member(tx, organization, group, principal, event))
-
-    def remove_group_member(self, organization: str, group: str, principal: str, event: Event) -> Written[bool]:
-        """Take a principal out of a group; False, and no event, if it was not in it. Raises NotFound."""
-        return self._write(lambda tx: directory.remove_member(tx, organization, group, principal, event))
-
-    def list_group_members(self, organization: str, group: str, after: str, limit: int) -> list[str]:
-        """Return the principals of a group by id, behind the id *after*; none for a group that does not exist."""
-        return self._look(lambda tx: directory.list_members(tx, organization, group, after, limit))
-
-    # --- bindings -----------------------------------------------------------------------------------------------------
-
-    def add_binding(self, binding: Binding, event: Event, quotas: Quotas) -> Written[Binding]:
-        """Add a binding. Raises NotFound (organization), UnknownReference, QuotaExceeded, AlreadyExists."""
-        return self._write(lambda tx: directory.add_binding(tx, binding, event, quotas))
-
-    def find_binding(self, organization: str, id: str) -> Binding | None:
-        """Return a binding."""
-        return self._look(lambda tx: entities.find(tx, BINDINGS, organization, id))
-
-    def list_bindings(
-        self,
-        organization: str,
-        principal: str = "",
-        group: str = "",
-        keyspace: str = "",
-        after: str = "",
-        limit: int = 50,
-    ) -> list[Binding]:
-        """Return bindings by id, behind the id *after*. Those of a group are not those of its members."""
-        return self._look(
-            lambda tx: directory.list_bindings(tx, organization, principal, group, keyspace, after, limit)
-        )
-
-    def list_held_bindings(self, organization: str, principal: str) -> list[Binding]:
-        """Return all that a principal holds in all keyspaces, itself and by its groups, by id."""
-        return self._look(lambda tx: directory.held_bindings(tx, organization, principal))
-
-    def update_binding(self, organization: str, id: str, change: ChangeBinding) -> Written[Binding]:
-        """Apply *change*. Raises NotFound."""
-        return self._write(lambda tx: directory.update_binding(tx, organization, id, change))
-
-    def delete_binding(self, organization: str, id: str, event: Event) -> Written[None]:
-        """Remove a binding. Raises NotFound."""
-        return self._write(lambda tx: directory.delete_binding(tx, organization, id, event))
-
     # --- keyspaces and the first start --------------------------------------------------------------------------------
 
     def apply_keyspace(self, name: str, change: ChangeKeyspace) -> Written[StoredKeyspace]:
@@ -363,6 +293,10 @@ class Store:
     def list_keyspaces(self, after: str, limit: int) -> list[StoredKeyspace]:
         """Return keyspaces by name, behind the name *after*."""
         return self._look(lambda tx: entities.page(tx, KEYSPACES, {}, after, limit))
+
+    def count_holders(self, keyspace: str, now: Instant, *, names: bool) -> Holders:
+        """Count a keyspace's live keys and its bindings, in all organizations; with *names*, keys by name, too."""
+        return self._read(lambda tx: stranding.count_holders(tx, keyspace, now, names=names))
 
     def add_operator(
         self, organization: Organization, keyspace: StoredKeyspace, key: Key, events: Sequence[Event]

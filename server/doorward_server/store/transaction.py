@@ -45,6 +45,8 @@ class Tally:
     head: bytes
     metadata: int = 0
     """Bytes of all keys' metadata, deleted ones apart."""
+    relations: int = 0
+    resources: int = 0
 
 
 class Transaction:
@@ -69,6 +71,10 @@ class Transaction:
         """Return the first row of a SELECT."""
         row: Row | None = self._execute(query, values).fetchone()
         return row
+
+    def ask(self, sql: str, *params: object) -> list[Row]:
+        """Return all rows of a SELECT that is written by hand, with `?` for each parameter."""
+        return list(self.dialect.database.execute_sql(sql.replace("?", self.dialect.param), params).fetchall())
 
     def run(self, query: Any, **values: Any) -> int:
         """Run an INSERT, UPDATE or DELETE and return how many rows it touched."""

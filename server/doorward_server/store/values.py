@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from doorward_server.core.directory import Attributes
 from doorward_server.core.errors import DoorwardError
-from doorward_server.core.model import Event, Instant, PrincipalRecord, Record
+from doorward_server.core.model import Event, Instant
+from doorward_server.core.records import PrincipalRecord, Record
 from doorward_server.core.verify import PepperState, Verifier
 
 T_co = TypeVar("T_co", covariant=True)
@@ -55,6 +57,24 @@ class PrincipalSnapshot:
     keyspace_version: int | None
     record: PrincipalRecord | None
     """None: there never was such a principal. A deleted one is in here, and says so."""
+
+
+About = tuple[str, str]
+"""What is asked about: a resource, and the parent that it has if none is kept (empty: none). Both are paths as text."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFacts:
+    """What the store knew about one resource at one revision, and how somebody is related to it."""
+
+    revision: int
+    attributes: Attributes
+    """Empty if none are kept."""
+    parent: str
+    """The one that is kept, else the one that was asked about; empty: none."""
+    parent_attributes: Attributes
+    relations: frozenset[tuple[str, str]]
+    """("resource" or "parent", name) of those that the principal has, itself and by its groups."""
 
 
 @dataclass(frozen=True, slots=True)

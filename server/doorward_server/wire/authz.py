@@ -2,68 +2,89 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from doorward.v1 import authz_pb2 as pb
-from doorward_server.core.decide import Decision, Match, Reason, Subject
+from doorward_server.core.decide import ALLOWED, Decision
 from doorward_server.core.errors import DoorwardError, InvalidField
-from doorward_server.core.keytext import SecretText
 from doorward_server.core.policy import Keyspace
-from doorward_server.service.authorizing import (
-    MAX_ITEMS,
-    MESSAGES,
-    Ask,
-    Authorizer,
-    Item,
-)
-from doorward_server.service.finding import HttpParts, Presented, SignedIn
+from doorward_server.service.authorizing import MAX_ITEMS, Authorizer
+from doorward_server.service.explaining import Explainer
 from doorward_server.service.guard import Caller
-from doorward_server.wire.convert import CEILINGS, bounded, masked_text, to_principal, to_timestamp
+from doorward_server.wire.asking import read_ask, read_item, read_listed, read_selected
+from doorward_server.wire.decided import (
+    REASONS,
+    to_decision,
+    to_identity,
+    to_response,
+    to_selector,
+    to_steps,
+    to_verdict,
+)
 from doorward_server.wire.errors import code_of, message_of, metadata_of
 from doorward_server.wire.metrics import Metrics
 
-REASONS = {reason: pb.Reason.Value(f"REASON_{reason}") for reason in Reason}
-MAX_HEADERS = 100
-MAX_HTTP_TEXT = 8192
-"""Characters of a header or of the query, as most HTTP servers have it: the whole text is searched for a credential."""
-
 
 class AuthzServicer:
-    """Parses, calls `Authorizer` on the event loop, converts."""
+    """Parses, calls `Authorizer` or `Explainer` on the event loop, converts."""
 
-    def __init__(self, authorizer: Authorizer, metrics: Metrics) -> None:
+    def __init__(self, authorizer: Authorizer, explainer: Explainer, metrics: Metrics) -> None:
         self._authorizer = authorizer
+        self._explainer = explainer
         self._metrics = metrics
 
     async def Authorize(self, request: pb.AuthorizeRequest, caller: Caller) -> pb.AuthorizeResponse:
-        answer = await self._authorizer.authorize(caller, _ask(request), _item(request))
-        decision = answer.decision
-        self._metrics.decided(answer.keyspace.name, decision.reason)
-        return pb.AuthorizeResponse(
-            **_decided(decision), identity=_identity(answer.subject, answer.keyspace), revision=answer.revision
-        )
+        answer = await self._authorizer.authorize(caller, read_ask(request), read_item(request))
+        self._metrics.decided(answer.keyspace.name, answer.decision.reason)
+        return to_response(answer)
 
     async def BatchAuthorize(self, request: pb.BatchAuthorizeRequest, caller: Caller) -> pb.BatchAuthorizeResponse:
         if len(request.items) > MAX_ITEMS:
             raise InvalidField("items", f"must have 1 to {MAX_ITEMS} entries")
-        items = [_item(item, request.organization) for item in request.items]
-        answers = await self._authorizer.batch_authorize(caller, _ask(request), items)
+        items = [read_item(item, request.organization) for item in request.items]
+        answers = await self._authorizer.batch_authorize(caller, read_ask(request), items)
         return pb.BatchAuthorizeResponse(
             results=[self._result(answers.keyspace, decision) for decision in answers.decisions],
-            identity=_identity(answers.subject, answers.keyspace),
+            identity=to_identity(answers.subject, answers.keyspace, answers.api_version),
             revision=answers.revision,
         )
 
     async def Introspect(self, request: pb.IntrospectRequest, caller: Caller) -> pb.IntrospectResponse:
-        ask = _ask(request) if request.WhichOneof("credential") else None
+        ask = read_ask(request) if request.WhichOneof("credential") else None
         answer = await self._authorizer.introspect(caller, ask)
-        decided = _decided(answer.decision)
-        return pb.IntrospectResponse(
-            decision=decided["decision"],
-            reason=decided["reason"],
-            message=decided["message"],
-            identity=_identity(answer.subject, answer.keyspace),
-            revision=answer.revision,
+        outcome = pb.DECISION_ALLOW if answer.decision.allowed else pb.DECISION_DENY
+        return pb.IntrospectResponse(decision=outcome, **to_verdict(answer))
+
+    async def ExplainAuthorization(
+        self, request: pb.ExplainAuthorizationRequest, caller: Caller
+    ) -> pb.ExplainAuthorizationResponse:
+        question = request.question
+        explained = await self._explainer.explain(caller, read_ask(question), read_item(question))
+        reason = REASONS[ALLOWED.reason if explained.proven else explained.answer.decision.reason]
+        first = pb.TraceStep(step=pb.DECISION_STEP_CREDENTIAL, reason=reason)
+        return pb.ExplainAuthorizationResponse(
+            answer=to_response(explained.answer), steps=[first, *to_steps(explained.steps)]
+        )
+
+    async def ListAllowedActions(
+        self, request: pb.ListAllowedActionsRequest, caller: Caller
+    ) -> pb.ListAllowedActionsResponse:
+        listed = await self._explainer.list_allowed_actions(
+            caller, read_ask(request), read_listed(request), request.all_types
+        )
+        return pb.ListAllowedActionsResponse(
+            actions=listed.actions, missing_context=listed.missing_context, **to_verdict(listed.answer)
+        )
+
+    async def ListAccessibleResources(
+        self, request: pb.ListAccessibleResourcesRequest, caller: Caller
+    ) -> pb.ListAccessibleResourcesResponse:
+        listed = await self._explainer.list_accessible_resources(caller, read_ask(request), read_selected(request))
+        subject = listed.answer.subject
+        return pb.ListAccessibleResourcesResponse(
+            allowed=map(to_selector, listed.access.allowed),
+            denied=map(to_selector, listed.access.denied),
+            groups=sorted(subject.groups) if subject else (),
+            missing_context=listed.access.missing_context or listed.answer.decision.missing_context,
+            **to_verdict(listed.answer),
         )
 
     def _result(self, keyspace: Keyspace, decision: Decision | DoorwardError) -> pb.BatchAuthorizeResult:
@@ -74,83 +95,4 @@ class AuthzServicer:
             )
             return pb.BatchAuthorizeResult(error=error)
         self._metrics.decided(keyspace.name, decision.reason)
-        return pb.BatchAuthorizeResult(**_decided(decision))
-
-
-def _ask(request: Any) -> Ask:
-    return Ask(
-        presented=_presented(request),
-        keyspace=request.keyspace,
-        environment=getattr(request, "environment", ""),
-        client_ip=request.context.client_ip,
-        dry_run=getattr(request, "dry_run", False),
-    )
-
-
-def _presented(request: Any) -> Presented:
-    match request.WhichOneof("credential"):
-        case "key":
-            return SecretText(request.key)
-        case "http":
-            return _http(request.http)
-        case "principal":
-            return SignedIn(request.principal.organization, request.principal.principal)
-        case _:
-            raise InvalidField("credential", "is required: one of key, http or principal")
-
-
-def _http(http: pb.HttpRequest) -> HttpParts:
-    headers = tuple((header.name, header.value) for header in bounded("http.headers", http.headers, MAX_HEADERS))
-    if any(len(name) > MAX_HTTP_TEXT or len(value) > MAX_HTTP_TEXT for name, value in headers):
-        raise InvalidField("http.headers", f"each name and value must have at most {MAX_HTTP_TEXT:,} characters")
-    if len(http.query) > MAX_HTTP_TEXT:
-        raise InvalidField("http.query", f"must have at most {MAX_HTTP_TEXT:,} characters")
-    return HttpParts(headers, http.query)
-
-
-def _item(item: Any, organization: str = "") -> Item:
-    resource = (item.resource.type, item.resource.id) if item.HasField("resource") else None
-    return Item(item.action, resource, item.organization or organization)
-
-
-def _decided(decision: Decision) -> dict[str, Any]:
-    return {
-        "decision": pb.DECISION_ALLOW if decision.allowed else pb.DECISION_DENY,
-        "reason": REASONS[decision.reason],
-        "message": MESSAGES[decision.reason],
-        "rule": _rule(decision.match),
-        "missing_permissions": decision.missing,
-    }
-
-
-def _rule(match: Match | None) -> pb.MatchedRule | None:
-    if match is None:
-        return None
-    return pb.MatchedRule(role=match.rule.role, binding=match.binding, rule=match.rule.index)
-
-
-def _identity(subject: Subject | None, keyspace: Keyspace) -> pb.Identity | None:
-    if subject is None:
-        return None
-    identity = pb.Identity(
-        organization=subject.organization.id,
-        owner=to_principal(subject.owner) if subject.owner else None,
-        roles=sorted({held.role.name for held in subject.roles or ()}),
-    )
-    key, secret = subject.key, subject.secret
-    if key is not None and secret is not None:
-        identity.MergeFrom(
-            pb.Identity(
-                key_id=key.id,
-                key_name=key.name,
-                masked_key=masked_text(key, secret, keyspace),
-                environment=key.environment,
-                key_type=key.type,
-                ceiling=CEILINGS[key.ceiling],
-                scopes=key.scopes,
-                metadata=key.metadata,
-                expires_at=to_timestamp(key.expires_at),
-                api_version=key.api_version,
-            )
-        )
-    return identity
+        return pb.BatchAuthorizeResult(**to_decision(decision, keyspace))

@@ -12,27 +12,20 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from doorward.v1 import directory_pb2, keys_pb2, keyspaces_pb2
-from doorward_server.core.errors import InvalidField
-from doorward_server.core.fields import LAST_INSTANT, MAX_ENTRIES, MAX_LIST, PRESETS, Day, Default, Expiry, Lifetime
-from doorward_server.core.keytext import mask
-from doorward_server.core.model import (
-    SECOND,
+from doorward_server.core.directory import (
     Attribute,
     Attributes,
     Binding,
-    Ceiling,
     Group,
-    Instant,
-    Key,
-    KeyBinding,
     Organization,
     Principal,
     PrincipalKind,
-    Secret,
-    State,
-    StoredKeyspace,
     SubjectKind,
 )
+from doorward_server.core.errors import InvalidField
+from doorward_server.core.fields import LAST_INSTANT, MAX_ENTRIES, MAX_LIST, PRESETS, Day, Default, Expiry, Lifetime
+from doorward_server.core.keytext import mask
+from doorward_server.core.model import SECOND, Ceiling, Instant, Key, KeyBinding, Secret, State, StoredKeyspace
 from doorward_server.core.policy import Keyspace
 from doorward_server.core.rails import rotate_by
 
@@ -133,6 +126,7 @@ def from_key_bindings(bindings: Any) -> tuple[KeyBinding, ...]:
             from_texts(f"bindings[{i}].resources", binding.resources),
             from_timestamp(f"bindings[{i}].not_before", binding, "not_before"),
             from_timestamp(f"bindings[{i}].expires_at", binding, "expires_at"),
+            binding.condition,
         )
         for i, binding in enumerate(bounded("bindings", bindings))
     )
@@ -194,6 +188,7 @@ def _to_key_binding(binding: KeyBinding) -> keys_pb2.KeyBinding:
         resources=_to_patterns(binding.resources),
         not_before=to_timestamp(binding.not_before),
         expires_at=to_timestamp(binding.expires_at),
+        condition=binding.condition,
     )
 
 
@@ -255,6 +250,7 @@ def to_binding(binding: Binding) -> directory_pb2.Binding:
         created_at=to_timestamp(binding.created_at),
         updated_at=to_timestamp(binding.updated_at),
         etag=str(binding.version),
+        condition=binding.condition,
     )
     if binding.subject_kind is SubjectKind.PRINCIPAL:
         shown.principal = binding.subject

@@ -25,8 +25,8 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from doorward_server.core.decide import Address
 from doorward_server.core.errors import DoorwardError, Internal, InvalidField, Overloaded
+from doorward_server.core.subject import Address
 from doorward_server.service.authorizing import Authorizer
 from doorward_server.service.guard import Caller
 from doorward_server.wire.errors import STATUS, code_of, details_of, message_of

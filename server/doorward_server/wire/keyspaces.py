@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from doorward.v1 import keyspaces_pb2 as pb
 from doorward_server.service.guard import Caller
+from doorward_server.service.keyspace_tests import CaseResult
 from doorward_server.service.keyspaces import Keyspaces
 from doorward_server.service.pool import Pool
 from doorward_server.wire.convert import to_keyspace
@@ -17,13 +18,29 @@ class KeyspaceServicer:
         self._run = management.run
 
     async def ApplyKeyspace(self, request: pb.ApplyKeyspaceRequest, caller: Caller) -> pb.ApplyKeyspaceResponse:
-        applied = await self._run(self._keyspaces.apply, caller, request.source, request.etag, dry_run=request.dry_run)
+        applied = await self._run(
+            self._keyspaces.apply,
+            caller,
+            request.source,
+            request.etag,
+            dry_run=request.dry_run,
+            force=request.force,
+        )
         return pb.ApplyKeyspaceResponse(
             keyspace=to_keyspace(applied.stored, applied.keyspace, source=True),
             outcome=pb.ApplyOutcome.Value(f"APPLY_OUTCOME_{applied.outcome}"),
             diff=applied.diff,
             revision=applied.revision,
+            changes=applied.changes,
+            stranded=[
+                pb.Stranding(field=s.field, why=s.why, keys=s.keys, bindings=s.bindings) for s in applied.stranded
+            ],
+            tests=map(_to_result, applied.results),
         )
+
+    async def TestKeyspace(self, request: pb.TestKeyspaceRequest, caller: Caller) -> pb.TestKeyspaceResponse:
+        results = await self._run(self._keyspaces.test, caller, request.source, request.name)
+        return pb.TestKeyspaceResponse(results=map(_to_result, results))
 
     async def GetKeyspace(self, request: pb.GetKeyspaceRequest, caller: Caller) -> pb.GetKeyspaceResponse:
         stored, keyspace = await self._run(self._keyspaces.get, caller, request.name)
@@ -40,3 +57,7 @@ class KeyspaceServicer:
         self, request: pb.GetJsonWebKeySetRequest, caller: Caller
     ) -> pb.GetJsonWebKeySetResponse:
         return pb.GetJsonWebKeySetResponse(jwks=await self._run(self._keyspaces.json_web_key_set, caller, request.name))
+
+
+def _to_result(it: CaseResult) -> pb.KeyspaceTestResult:
+    return pb.KeyspaceTestResult(name=it.name, asked=it.asked, line=it.line, passed=it.passed, problem=it.problem)

@@ -20,7 +20,10 @@ SERVICES = tuple(
         (keyspaces_pb2, "KeyspaceService"),
     )
 )
-QUIET = frozenset(f"/doorward.v1.AuthzService/{method}" for method in ("Authorize", "BatchAuthorize", "Introspect"))
+QUIET = frozenset(
+    f"/doorward.v1.AuthzService/{method}"
+    for method in ("Authorize", "BatchAuthorize", "Introspect", "ListAllowedActions", "ListAccessibleResources")
+)
 
 KIB = 1024
 OPTIONS = (

@@ -1,0 +1,85 @@
+"""From the description of an RPC to a method of the clients: same name, same arguments, same docstring."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+from doorward.calls import A, Call, Pages, Streams, T
+
+if TYPE_CHECKING:
+    from doorward.client import AsyncClient, Client
+
+P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., Any])
+_HOME = "doorward.client"
+
+
+def _dressed(method: F, describe: Callable[..., Any], answer: str) -> F:
+    """Give a method the name, the docstring and, for people and tools that ask, the signature of its description."""
+    described = inspect.signature(describe)
+    told = re.sub(r"^(Call|Pages|Streams)\[[\w.]+, (.+)\]$", r"\2", str(described.return_annotation))
+    me = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    method.__name__, method.__doc__, method.__module__ = describe.__name__, describe.__doc__, _HOME
+    method.__signature__ = described.replace(  # type: ignore[attr-defined]  # what inspect looks for
+        parameters=[me, *described.parameters.values()], return_annotation=answer.format(told)
+    )
+    return method
+
+
+def call(describe: Callable[P, Call[A, T]]) -> Callable[Concatenate[Client, P], T]:
+    """A method that makes one call."""
+
+    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._ask(describe(*args, **kwargs))
+
+    return _dressed(method, describe, "{}")
+
+
+def listed(describe: Callable[P, Pages[A, T]]) -> Callable[Concatenate[Client, P], Iterator[T]]:
+    """A method that turns pages as they are read."""
+
+    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        return self._turn(describe(*args, **kwargs))
+
+    return _dressed(method, describe, "Iterator[{}]")
+
+
+def stream(describe: Callable[P, Streams[A, list[T]]]) -> Callable[Concatenate[Client, P], list[T]]:
+    """A method that makes one call after the other, each with many messages."""
+
+    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> list[T]:
+        return [result for stream in describe(*args, **kwargs) for result in self._ask(stream)]
+
+    return _dressed(method, describe, "{}")
+
+
+def acall(describe: Callable[P, Call[A, T]]) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
+    """`call` for AsyncClient."""
+
+    async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._ask(describe(*args, **kwargs))
+
+    return _dressed(method, describe, "{}")
+
+
+def alisted(describe: Callable[P, Pages[A, T]]) -> Callable[Concatenate[AsyncClient, P], AsyncIterator[T]]:
+    """`listed` for AsyncClient."""
+
+    def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
+        return self._turn(describe(*args, **kwargs))
+
+    return _dressed(method, describe, "AsyncIterator[{}]")
+
+
+def astream(
+    describe: Callable[P, Streams[A, list[T]]],
+) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, list[T]]]:
+    """`stream` for AsyncClient."""
+
+    async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> list[T]:
+        return [result for stream in describe(*args, **kwargs) for result in await self._ask(stream)]
+
+    return _dressed(method, describe, "{}")

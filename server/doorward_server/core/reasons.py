@@ -1,0 +1,50 @@
+"""Why a decision is what it is: the stable words of the contract, and the kinds of refusal they fall into."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why; the stable words of the contract."""
+
+    ALLOWED = "ALLOWED"
+
+    CREDENTIAL_MISSING = "CREDENTIAL_MISSING"
+    CREDENTIAL_AMBIGUOUS = "CREDENTIAL_AMBIGUOUS"
+    CREDENTIAL_MALFORMED = "CREDENTIAL_MALFORMED"
+    KEY_UNKNOWN = "KEY_UNKNOWN"
+    KEY_EXPIRED = "KEY_EXPIRED"
+    KEY_NOT_YET_VALID = "KEY_NOT_YET_VALID"
+    KEY_REVOKED = "KEY_REVOKED"
+    KEY_DISABLED = "KEY_DISABLED"
+    SECRET_SUPERSEDED = "SECRET_SUPERSEDED"  # noqa: S105  # a reason, not a password
+    OWNER_DISABLED = "OWNER_DISABLED"
+    ORGANIZATION_DISABLED = "ORGANIZATION_DISABLED"
+
+    ORGANIZATION_MISMATCH = "ORGANIZATION_MISMATCH"
+    ENVIRONMENT_MISMATCH = "ENVIRONMENT_MISMATCH"
+    NETWORK_NOT_ALLOWED = "NETWORK_NOT_ALLOWED"
+    SCOPE_INSUFFICIENT = "SCOPE_INSUFFICIENT"
+    OWNER_PERMISSION_INSUFFICIENT = "OWNER_PERMISSION_INSUFFICIENT"
+    RESOURCE_NOT_GRANTED = "RESOURCE_NOT_GRANTED"
+    RELATION_MISSING = "RELATION_MISSING"
+    CONDITION_FALSE = "CONDITION_FALSE"
+    CONTEXT_MISSING = "CONTEXT_MISSING"
+    DENIED_BY_RULE = "DENIED_BY_RULE"
+
+
+UNAUTHENTICATED = frozenset({
+    Reason.CREDENTIAL_MISSING,
+    Reason.CREDENTIAL_AMBIGUOUS,
+    Reason.CREDENTIAL_MALFORMED,
+    Reason.KEY_UNKNOWN,
+    Reason.KEY_EXPIRED,
+    Reason.KEY_NOT_YET_VALID,
+    Reason.KEY_REVOKED,
+    Reason.KEY_DISABLED,
+    Reason.SECRET_SUPERSEDED,
+    Reason.OWNER_DISABLED,
+    Reason.ORGANIZATION_DISABLED,
+})  # fmt: skip
+"""Nobody is known to be asking: no credential, or none that holds. All other denials are of somebody who is known."""

@@ -1,0 +1,231 @@
+"""What a keyspace file says about counting and watching: limits, alerts, usage, the decision log.
+
+    limits:
+      on_store_loss: refuse           # or allow: what to do while the store cannot be asked; default: refuse
+      costs: {"flows:execute": 5}     # units that one call takes, by action, 0 to 1,000,000; default: 1
+      windows:
+        per-minute: {per: key, limit: 60, window: 1m}       # per: key, owner, organization, key_and_resource
+        per-day: {per: key, limit: 10000, window: 1d}       # windows: 1s to 366d, in s, m, h, d
+        per-flow: {per: key_and_resource, limit: 10, window: 1m, actions: ["flows:*"]}   # default: all actions
+    alerts:
+      failures: {when: failed_authentication, per: key, count: 20, window: 10m}          # per: key, address, prefix
+      unusual: {when: unusual_activity, factor: 5}          # times what the key does at that hour of the week
+      near: {when: limit_nearly_used, percent: [80, 95]}
+      soon: {when: expiring, before: [30d, 7d, 1d]}
+      idle: {when: unused, after: 90d}
+      overdue: {when: rotation_overdue}
+      old: {when: superseded_used}
+      leak: {when: leaked}
+    usage: {keep: 400d}               # how long hourly sums stay; default: 400d
+    decision_log:
+      record: all                     # or sampled; default: sampled
+      sample: 0.01                    # of what was allowed, where it is sampled; denials are always recorded
+      to: [store]                     # store, file, stdout; default: [store] for all, else [stdout]
+      keep: 90d                       # in the store; default: 90d
+
+All of it is checked when the file is applied and kept with the keyspace, for a later version: nothing is limited, sent
+or recorded by it yet.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from .errors import KeyspaceInvalid
+from .model import DAY, SECOND
+from .routes import Route, compile_routes
+from .words import NAME, Document, matching
+
+if TYPE_CHECKING:
+    from .policy import Keyspace
+
+MAX_WINDOW = 366 * DAY
+_DURATION = re.compile(r"([1-9][0-9]{0,6})([smhd])", re.ASCII)
+_UNITS = {"s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": DAY}
+
+
+class Per(StrEnum):
+    """Whose calls a limit counts together."""
+
+    KEY = "KEY"
+    OWNER = "OWNER"
+    ORGANIZATION = "ORGANIZATION"
+    KEY_AND_RESOURCE = "KEY_AND_RESOURCE"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """At most *limit* units in any *window* microseconds."""
+
+    name: str
+    per: Per
+    limit: int
+    window: int
+    actions: frozenset[str] | None = None
+    """Permissions that it counts; None: all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may be asked."""
+
+    windows: tuple[Window, ...] = ()
+    costs: Mapping[str, int] = field(default_factory=dict)
+    """Units that one call takes, by permission; else 1."""
+    allow_on_store_loss: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """What somebody is to be told of."""
+
+    name: str
+    when: str
+    """One of `ALERTS`."""
+    settings: Mapping[str, Any]
+    """By the words of the file; durations in microseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionLog:
+    """Which decisions are recorded, one by one, and where."""
+
+    everything: bool = False
+    sample: float = 0.0
+    targets: tuple[str, ...] = ("stdout",)
+    keep: int = 90 * DAY
+
+
+@dataclass(frozen=True, slots=True)
+class Sections:
+    """All of it: checked and kept, for a later version to act on."""
+
+    limits: Limits = field(default_factory=Limits)
+    alerts: tuple[Alert, ...] = ()
+    keep_usage: int = 400 * DAY
+    decision_log: DecisionLog = field(default_factory=DecisionLog)
+    routes: tuple[Route, ...] = ()
+
+
+ALERTS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
+    "failed_authentication": (frozenset({"count", "window"}), frozenset({"per"})),
+    "unusual_activity": (frozenset(), frozenset({"factor"})),
+    "limit_nearly_used": (frozenset({"percent"}), frozenset()),
+    "expiring": (frozenset({"before"}), frozenset()),
+    "unused": (frozenset({"after"}), frozenset()),
+    "rotation_overdue": (frozenset(), frozenset()),
+    "superseded_used": (frozenset(), frozenset()),
+    "leaked": (frozenset(), frozenset()),
+}
+"""Kinds of alerts: the words that each needs, and those that it may have besides."""
+
+
+def compile_sections(document: Document, keyspace: Keyspace) -> Sections:
+    """Compile what *keyspace*'s file says about counting and watching. Raises KeyspaceInvalid."""
+    limits = _limits(document.get("limits") or {}, keyspace)
+    return Sections(
+        limits=limits,
+        alerts=tuple(
+            _alert(f"alerts.{name}", name, alert, keyspace, limits)
+            for name, alert in (document.get("alerts") or {}).items()
+        ),
+        keep_usage=_duration("usage.keep", (document.get("usage") or {}).get("keep") or "400d", 100 * MAX_WINDOW),
+        decision_log=_decision_log(document.get("decision_log") or {}),
+        routes=compile_routes(document.get("routes") or (), keyspace),
+    )
+
+
+def _limits(document: Document, keyspace: Keyspace) -> Limits:
+    costs: dict[str, int] = {}
+    for action, cost in (document.get("costs") or {}).items():
+        costs.update(dict.fromkeys(_expand(f"limits.costs.{action}", action, keyspace), cost))
+    windows = tuple(
+        _window(f"limits.windows.{name}", name, window, keyspace)
+        for name, window in (document.get("windows") or {}).items()
+    )
+    return Limits(windows, costs, document.get("on_store_loss") == "allow")
+
+
+def _window(place: str, name: str, document: Document, keyspace: Keyspace) -> Window:
+    matching(place, name, NAME)
+    actions = document.get("actions")
+    return Window(
+        name=name,
+        per=Per((document.get("per") or "key").upper()),
+        limit=document["limit"],
+        window=_duration(f"{place}.window", document["window"], MAX_WINDOW),
+        actions=None
+        if actions is None
+        else frozenset(
+            permission
+            for i, action in enumerate(actions)
+            for permission in _expand(f"{place}.actions[{i}]", action, keyspace)
+        ),
+    )
+
+
+def _expand(place: str, action: str, keyspace: Keyspace) -> list[str]:
+    """Return the permissions that *action* stands for: `*` is any type, or any verb."""
+    type, _, verb = action.partition(":")
+    fitting = [
+        permission
+        for permission in sorted(keyspace.permissions)
+        if type in ("*", permission.partition(":")[0]) and verb in ("*", permission.partition(":")[2])
+    ]
+    if not fitting:
+        raise KeyspaceInvalid(place, f"{action!r} matches no permission declared under types")
+    return fitting
+
+
+def _alert(place: str, name: str, document: Document, keyspace: Keyspace, limits: Limits) -> Alert:
+    matching(place, name, NAME)
+    when = document["when"]
+    needed, possible = ALERTS[when]
+    settings = {word: value for word, value in document.items() if word != "when" and value is not None}
+    for word in sorted(settings.keys() - needed - possible):
+        raise KeyspaceInvalid(f"{place}.{word}", f"does not go with 'when: {when}'")
+    for word in sorted(needed - settings.keys()):
+        raise KeyspaceInvalid(f"{place}.{word}", f"is required with 'when: {when}'")
+    if when == "limit_nearly_used" and not limits.windows:
+        raise KeyspaceInvalid(place, "there are no limits to be nearly used: limits.windows is empty")
+    rails = keyspace.rails
+    if when == "rotation_overdue" and rails.rotate_every is None and not rails.rotate_every_by_type:
+        raise KeyspaceInvalid(place, "keys.rotation does not say when one is due")
+    for word in settings.keys() & {"window", "after"}:
+        settings[word] = _duration(f"{place}.{word}", settings[word], MAX_WINDOW)
+    if "before" in settings:
+        spans = enumerate(settings["before"])
+        settings["before"] = tuple(_duration(f"{place}.before[{i}]", text, MAX_WINDOW) for i, text in spans)
+    return Alert(name, when, settings)
+
+
+def _decision_log(document: Document) -> DecisionLog:
+    everything = document.get("record") == "all"
+    if everything and document.get("sample") is not None:
+        raise KeyspaceInvalid("decision_log.sample", "goes with 'record: sampled', where not all is recorded")
+    targets = tuple(document.get("to") or (["store"] if everything else ["stdout"]))
+    _check_once("decision_log.to", targets)
+    if "store" in targets and not everything:
+        raise KeyspaceInvalid("decision_log.to", "only 'record: all' goes to the store")
+    keep = _duration("decision_log.keep", document.get("keep") or "90d", 100 * MAX_WINDOW)
+    return DecisionLog(everything, document.get("sample") or 0.0, targets, keep)
+
+
+def _check_once(place: str, words: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for i, word in enumerate(words):
+        if word in seen:
+            raise KeyspaceInvalid(f"{place}[{i}]", f"{word!r} stands here twice")
+        seen.add(word)
+
+
+def _duration(place: str, text: str, most: int) -> int:
+    match = _DURATION.fullmatch(text)
+    span = int(match[1]) * _UNITS[match[2]] if match else 0
+    if not SECOND <= span <= most:
+        raise KeyspaceInvalid(place, f"{text!r} must be a duration like 30s, 5m, 1h or 7d, at most {most // DAY:,}d")
+    return span

@@ -1,0 +1,138 @@
+"""Decisions, from values to messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+from doorward.v1 import authz_pb2 as pb
+from doorward_server.core.decide import Decision, Match
+from doorward_server.core.explain import Considered, Step
+from doorward_server.core.http_profile import HttpAnswer
+from doorward_server.core.policy import Effect, Keyspace
+from doorward_server.core.reasons import Reason
+from doorward_server.core.selectors import Selector
+from doorward_server.core.subject import Subject
+from doorward_server.service.authorizing import Answer
+from doorward_server.service.messages import MESSAGES
+from doorward_server.wire.convert import CEILINGS, masked_text, to_principal, to_timestamp
+
+REASONS = {reason: pb.Reason.Value(f"REASON_{reason}") for reason in Reason}
+_EFFECTS = {effect: pb.Effect.Value(f"EFFECT_{effect}") for effect in Effect}
+
+
+def to_response(answer: Answer) -> pb.AuthorizeResponse:
+    """Return a decision with all that belongs to it."""
+    return pb.AuthorizeResponse(
+        **to_decision(answer.decision, answer.keyspace),
+        identity=to_identity(answer.subject, answer.keyspace, answer.api_version),
+        revision=answer.revision,
+    )
+
+
+def to_decision(decision: Decision, keyspace: Keyspace) -> dict[str, Any]:
+    """Return the fields that a decision has wherever it stands."""
+    reason = decision.reason
+    return {
+        "decision": pb.DECISION_ALLOW if decision.allowed else pb.DECISION_DENY,
+        "reason": REASONS[reason],
+        "message": MESSAGES[reason],
+        "rule": _rule(decision.match),
+        "missing_permissions": decision.missing,
+        "missing_context": decision.missing_context,
+        "http": to_http(decision, keyspace),
+    }
+
+
+def to_verdict(answer: Answer) -> dict[str, Any]:
+    """Return the fields that every answer has whose verdict is about more than one thing."""
+    decision = answer.decision
+    return {
+        "reason": REASONS[decision.reason],
+        "message": MESSAGES[decision.reason],
+        "identity": to_identity(answer.subject, answer.keyspace, answer.api_version),
+        "revision": answer.revision,
+        "http": to_http(decision, answer.keyspace),
+    }
+
+
+def to_http(decision: Decision, keyspace: Keyspace) -> pb.HttpAnswer:
+    """Return what to send to an HTTP client, by the keyspace's profile."""
+    reason = decision.reason
+    return _http(keyspace.http.answer(reason, MESSAGES[reason], decision.missing))
+
+
+@lru_cache(maxsize=1024)
+def _http(answer: HttpAnswer) -> pb.HttpAnswer:
+    headers = [pb.HttpHeader(name=name, value=value) for name, value in answer.headers]
+    return pb.HttpAnswer(status=answer.status, headers=headers, body=answer.body)
+
+
+def to_steps(steps: Iterable[Step]) -> list[pb.TraceStep]:
+    """Return how a decision came about."""
+    return [
+        pb.TraceStep(
+            step=pb.DecisionStep.Value(f"DECISION_STEP_{step.name.upper()}"),
+            reason=REASONS[step.reason],
+            rules=map(_considered, step.considered),
+        )
+        for step in steps
+    ]
+
+
+def _considered(rule: Considered) -> pb.ConsideredRule:
+    return pb.ConsideredRule(
+        rule=pb.MatchedRule(role=rule.role, binding=rule.binding, rule=rule.index),
+        effect=_EFFECTS[rule.effect],
+        outcome=pb.RuleOutcome.Value(f"RULE_OUTCOME_{rule.outcome.upper()}"),
+        relation=rule.relation,
+        condition=rule.condition,
+        missing_context=rule.missing,
+        held=rule.held,
+    )
+
+
+def to_selector(selector: Selector) -> pb.ResourceSelector:
+    """Return which resources are meant."""
+    relations = [
+        pb.RequiredRelation(relation=it.removeprefix("parent."), on_parent=it.startswith("parent."))
+        for it in selector.relations
+    ]
+    return pb.ResourceSelector(
+        pattern=selector.pattern.text, relations=relations, conditions=[it.text for it in selector.conditions]
+    )
+
+
+def _rule(match: Match | None) -> pb.MatchedRule | None:
+    if match is None:
+        return None
+    return pb.MatchedRule(role=match.rule.role, binding=match.binding, rule=match.rule.index)
+
+
+def to_identity(subject: Subject | None, keyspace: Keyspace, api_version: str) -> pb.Identity | None:
+    """Return who it was, if anybody may know."""
+    if subject is None:
+        return None
+    identity = pb.Identity(
+        organization=subject.organization.id,
+        owner=to_principal(subject.owner) if subject.owner else None,
+        roles=sorted({held.role.name for held in subject.roles or ()}),
+    )
+    key, secret = subject.key, subject.secret
+    if key is not None and secret is not None:
+        identity.MergeFrom(
+            pb.Identity(
+                key_id=key.id,
+                key_name=key.name,
+                masked_key=masked_text(key, secret, keyspace),
+                environment=key.environment,
+                key_type=key.type,
+                ceiling=CEILINGS[key.ceiling],
+                scopes=key.scopes,
+                metadata=key.metadata,
+                expires_at=to_timestamp(key.expires_at),
+                api_version=api_version,
+            )
+        )
+    return identity

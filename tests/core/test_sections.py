@@ -1,0 +1,76 @@
+"""What a keyspace file says about counting, watching and routes, as it is kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from doorward_server.core.keyspace import compile_keyspace
+from doorward_server.core.model import DAY, SECOND
+from doorward_server.core.routes import Route
+from doorward_server.core.sections import Alert, DecisionLog, Limits, Per, Sections, Window
+
+
+def sections(**document: Any) -> Sections:
+    base = {
+        "keyspace": "x", "prefix": "x", "credentials": [{"header": "x"}], "types": {"a": ["r", "w"], "b": ["r"]},
+    }  # fmt: skip
+    return compile_keyspace({**base, **document}).sections
+
+
+def test_without_a_word_everything_has_its_default() -> None:
+    assert sections() == Sections(Limits(), (), 400 * DAY, DecisionLog(False, 0.0, ("stdout",), 90 * DAY), ())
+
+
+def test_limits_are_windows_in_microseconds_and_costs_by_permission() -> None:
+    kept = sections(
+        limits={
+            "on_store_loss": "allow",
+            "costs": {"a:*": 5, "a:w": 7},
+            "windows": {
+                "minute": {"per": "key", "limit": 60, "window": "1m"},
+                "flow": {"per": "key_and_resource", "limit": 0, "window": "36h", "actions": ["*:r"]},
+            },
+        }
+    ).limits
+    assert kept.windows == (
+        Window("minute", Per.KEY, 60, 60 * SECOND),
+        Window("flow", Per.KEY_AND_RESOURCE, 0, 129_600 * SECOND, frozenset({"a:r", "b:r"})),
+    )
+    assert kept.costs == {"a:r": 5, "a:w": 7}
+    assert kept.allow_on_store_loss
+
+
+def test_alerts_keep_what_they_were_given() -> None:
+    kept = sections(
+        alerts={
+            "soon": {"when": "expiring", "before": ["30d", "12h"]},
+            "idle": {"when": "unused", "after": "90d"},
+            "odd": {"when": "unusual_activity", "factor": 5.0, "per": None},
+        }
+    ).alerts
+    assert kept == (
+        Alert("soon", "expiring", {"before": (30 * DAY, DAY // 2)}),
+        Alert("idle", "unused", {"after": 90 * DAY}),
+        Alert("odd", "unusual_activity", {"factor": 5.0}),
+    )
+
+
+def test_a_log_of_everything_goes_to_the_store() -> None:
+    kept = sections(decision_log={"record": "all", "keep": "7d"}, usage={"keep": "30d"})
+    assert kept.decision_log == DecisionLog(True, 0.0, ("store",), 7 * DAY)
+    assert kept.keep_usage == 30 * DAY
+
+
+def test_routes_are_segments_and_without_a_resource_about_the_collection() -> None:
+    kept = sections(
+        routes=[
+            {"match": "GET /a/{id}/{rest...}", "action": "a:r", "resource": "a/{id}"},
+            {"match": "* /", "action": "b:r"},
+            {"match": "POST /a/{id}/{other}", "action": "a:w", "resource": "a/{other}"},
+        ]
+    ).routes
+    assert kept == (
+        Route("GET", ("a", "{id}", "{rest...}"), "a:r", ("a", "{id}")),
+        Route("*", (), "b:r", ("b",)),
+        Route("POST", ("a", "{id}", "{other}"), "a:w", ("a", "{other}")),
+    )
