@@ -26,7 +26,8 @@ DoorwardError
     │   ├── Immutable               fixed from the first apply on
     │   ├── NotRecoverable          the text of this secret is not kept
     │   ├── CountMismatch           the filter finds another number of keys than was expected
-    │   └── TooManyActiveKeys       the owner has as many active keys as the keyspace allows
+    │   ├── TooManyActiveKeys       the owner has as many active keys as the keyspace allows
+    │   └── RevisionNotReached      the store has not come as far as `consistency` asks
     ├── Aborted
     │   └── EtagMismatch            somebody else changed it in between
     ├── ResourceExhausted
@@ -241,6 +242,12 @@ class TooManyActiveKeys(FailedPrecondition):
     reason = "TOO_MANY_ACTIVE_KEYS"
 
 
+class RevisionNotReached(FailedPrecondition):
+    """The store has not come as far as `consistency` asks; `metadata["reached"]` says how far it is."""
+
+    reason = "REVISION_NOT_REACHED"
+
+
 class Aborted(CallFailed):
     """Something else got in between."""
 
@@ -318,6 +325,7 @@ BY_REASON: Mapping[str, type[CallFailed]] = {
         NotRecoverable,
         CountMismatch,
         TooManyActiveKeys,
+        RevisionNotReached,
         EtagMismatch,
         QuotaExceeded,
         StoreUnavailable,

@@ -1,8 +1,9 @@
 """What Doorward answers: frozen values without any gRPC in them.
 
 Instants are aware and in UTC. Enum values that this version of the client does not know are UNKNOWN, and an UNKNOWN
-never allows anything. `revision` is the store's commit counter after the change that answered with the value, and None
-where the value was only read; it does not take part in comparisons.
+never allows anything. `revision` is the store's commit counter after the change that answered with the value, and
+`propagation` how far that change had come by then; both are None where the value was only read, and take no part in
+comparisons.
 """
 
 from __future__ import annotations
@@ -58,6 +59,21 @@ class ApplyOutcome(StrEnum):
     UNCHANGED = "UNCHANGED"
 
 
+class Propagation(StrEnum):
+    """What was still cached of the time before a change when the call that made it returned.
+
+    ACKNOWLEDGED: nothing; every replica, and every client that holds a lease, has confirmed it. EXPIRED: some did not
+    answer, but none can still hold the old answer. NOT_AWAITED: you asked not to wait; old answers may be given for up
+    to a second after the commit. NOT_NEEDED: nothing had to be dropped. UNKNOWN: the server does not say.
+    """
+
+    UNKNOWN = "UNKNOWN"
+    ACKNOWLEDGED = "ACKNOWLEDGED"
+    EXPIRED = "EXPIRED"
+    NOT_AWAITED = "NOT_AWAITED"
+    NOT_NEEDED = "NOT_NEEDED"
+
+
 class Reason(StrEnum):
     """Why it was decided so; protos/doorward/v1/authz.proto explains each."""
 
@@ -97,6 +113,7 @@ class Organization:
     etag: str
     keys: int | None = field(default=None, compare=False)
     revision: int | None = field(default=None, compare=False)
+    propagation: Propagation | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +132,7 @@ class Principal:
     etag: str
     keys: int | None = field(default=None, compare=False)
     revision: int | None = field(default=None, compare=False)
+    propagation: Propagation | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +146,7 @@ class Group:
     updated_at: datetime
     etag: str
     revision: int | None = field(default=None, compare=False)
+    propagation: Propagation | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +166,15 @@ class Binding:
     updated_at: datetime
     etag: str
     revision: int | None = field(default=None, compare=False)
+    propagation: Propagation | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A change that answers with nothing but how far it has come."""
+
+    revision: int
+    propagation: Propagation = Propagation.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +183,7 @@ class Ended:
 
     keys: int
     revision: int
+    propagation: Propagation = Propagation.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +245,7 @@ class Key:
     rotate_by: datetime | None = None
     """When its newest secret should be replaced at the latest, by the keyspace's rule."""
     revision: int | None = field(default=None, compare=False)
+    propagation: Propagation | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +270,7 @@ class IssuedKey:
     warnings: tuple[KeyWarning, ...] = ()
     replaced_keys: tuple[str, ...] = ()
     """Ids of older keys of the same owner that were revoked to make room for this one."""
+    propagation: Propagation = Propagation.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +280,7 @@ class RevokedKeys:
     count: int
     sample: tuple[Key, ...]
     revision: int
+    propagation: Propagation = Propagation.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,3 +378,4 @@ class AppliedKeyspace:
     outcome: ApplyOutcome
     diff: str
     revision: int
+    propagation: Propagation = Propagation.UNKNOWN

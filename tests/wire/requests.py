@@ -51,7 +51,7 @@ def _binding(t: Tenant) -> str:
     return t.bind("aiia", "read:findings", principal=t.person())
 
 
-def _member(t: Tenant) -> dict[str, str]:
+def _member(t: Tenant) -> dict[str, Any]:
     person = t.person()
     return {"organization": t.id, "group": t.group(person), "principal": person}
 
@@ -114,6 +114,10 @@ REQUESTS: dict[str, Row] = {
     ),
     "BatchAuthorize": Row("decisions:authorize", _batch),
     "Introspect": Row("decisions:introspect", lambda t: authz.IntrospectRequest(key=t.key().text, keyspace="aiia")),
+    "Lease": Row(
+        "decisions:lease",
+        lambda t: authz.LeaseRequest(ping=authz.LeaseRequest.Ping(sequence=1), organization=t.id, keyspaces=["aiia"]),
+    ),
     "CreateOrganization": Row(
         "organizations:create",
         lambda _: directory.CreateOrganizationRequest(organization=directory.Organization(id=unique("new"))),

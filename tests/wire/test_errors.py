@@ -44,6 +44,7 @@ RAISED: dict[str, DoorwardError] = {
         errors.NotRecoverable("key_1", "it is revoked"),
         errors.CountMismatch(3, 1_000),
         errors.TooManyActiveKeys("alice", 1),
+        errors.RevisionNotReached(9, 7),
         errors.EtagMismatch("key", "key_1"),
         errors.QuotaExceeded("keys per organization", 1_000_000),
         errors.StoreUnavailable(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
-from typing import Any, ParamSpec
+from typing import Any, Literal, ParamSpec
 
 from doorward.calls import A, Call
 from doorward.calls.directory import read_principal
@@ -16,6 +16,8 @@ from doorward.secret import Secret, reveal, sendable
 from doorward.v1 import authz_pb2 as pb
 
 P = ParamSpec("P")
+Consistency = int | Literal["full"] | None
+"""How fresh an answer must be: as of this revision at least, as the store has it (full), or (None) as is promised."""
 
 REASONS = words(Reason, pb.Reason, "REASON_")
 
@@ -32,6 +34,7 @@ def authorize(
     http: HttpRequest | None = None,
     principal: str | None = None,
     dry_run: bool = False,
+    consistency: Consistency = None,
     timeout: float | None = None,
 ) -> Call[pb.AuthorizeResponse, Decision]:
     """Ask whether the holder of a key may do this. The answer is true exactly if it may.
@@ -39,7 +42,9 @@ def authorize(
     Who asks is the key's text exactly as it was presented, or the HTTP request it came in, or a principal
     ("acme/alice") that you have authenticated yourself; with none of them (a header was missing) the answer is a
     denial. `resource` is a type and an id, e.g. "findings/42", or a type alone for its collection; None is the
-    collection of the action's type. With `dry_run` the question leaves no trace.
+    collection of the action's type. With `dry_run` the question leaves no trace. A revision as `consistency`, e.g. of a
+    change that was made with `no_wait`, must have been seen (RevisionNotReached if the store has not come so far);
+    "full" asks the store, which is slower. Without either, every change that was waited for is seen.
     """
     return Call(
         pb.AuthorizeRequest(
@@ -50,6 +55,7 @@ def authorize(
             organization=organization,
             context=_context(client_ip),
             dry_run=dry_run,
+            consistency=_consistency(consistency),
             **_credential(key, http, principal),
         ),
         pb.AuthorizeResponse,
@@ -85,6 +91,7 @@ def batch_authorize(
     http: HttpRequest | None = None,
     principal: str | None = None,
     dry_run: bool = False,
+    consistency: Consistency = None,
     timeout: float | None = None,
 ) -> Call[pb.BatchAuthorizeResponse, list[Decision]]:
     """Ask 1 to 100 questions about one credential; return the decisions in the same order, all as of one revision.
@@ -104,6 +111,7 @@ def batch_authorize(
             organization=organization,
             context=_context(client_ip),
             dry_run=dry_run,
+            consistency=_consistency(consistency),
             items=items,
             **_credential(key, http, principal),
         ),
@@ -119,11 +127,17 @@ def introspect(
     keyspace: str,
     http: HttpRequest | None = None,
     client_ip: str = "",
+    consistency: Consistency = None,
     timeout: float | None = None,
 ) -> Call[pb.IntrospectResponse, Decision]:
     """Ask whose credential this is. Allowed means good for something now; says nothing about any action."""
     return Call(
-        pb.IntrospectRequest(keyspace=keyspace, context=_context(client_ip), **_credential(key, http, None)),
+        pb.IntrospectRequest(
+            keyspace=keyspace,
+            context=_context(client_ip),
+            consistency=_consistency(consistency),
+            **_credential(key, http, None),
+        ),
         pb.IntrospectResponse,
         _introspection,
         timeout,
@@ -159,6 +173,12 @@ def _resource(resource: str | None) -> pb.Resource | None:
 
 def _context(client_ip: str) -> pb.Context | None:
     return pb.Context(client_ip=client_ip) if client_ip else None
+
+
+def _consistency(wanted: Consistency) -> pb.Consistency | None:
+    if wanted is None:
+        return None
+    return pb.Consistency(full=True) if wanted == "full" else pb.Consistency(at_least_as_fresh=int(wanted))
 
 
 def _allowed(decision: Decision) -> Decision:

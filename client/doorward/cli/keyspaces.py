@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from doorward.cli.output import listed, show, write_json
-from doorward.cli.session import Session, plain, tell
+from doorward.cli.output import changed, listed, show, write_json
+from doorward.cli.session import Session, plain
+from doorward.cli.words import NoWait
 
 app = typer.Typer(help="API products, one YAML file each.", no_args_is_help=True)
 
@@ -20,16 +21,18 @@ def apply_keyspace(
     file: Annotated[str, typer.Argument(help="The YAML file; '-' is standard input.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and compare, but change nothing.")] = False,
     etag: Annotated[str, typer.Option(help="Change nothing unless this is still the etag.")] = "",
+    no_wait: NoWait = False,
 ) -> None:
     """Make a keyspace what a file says. Writes the difference."""
     session: Session = ctx.obj
     source = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
-    applied = session.client.apply_keyspace(source, dry_run=dry_run, etag=etag)
+    applied = session.client.apply_keyspace(source, dry_run=dry_run, etag=etag, no_wait=no_wait)
     if session.json:
         show(session, applied)
     else:
         print(plain(applied.diff), end="")
-    tell(f"Keyspace {applied.keyspace.name}: {applied.outcome.lower()}{' (dry run)' if dry_run else ''}.")
+    outcome = f"{applied.outcome.lower()}{' (dry run)' if dry_run else ''}"
+    changed(f"Keyspace {applied.keyspace.name}: {outcome}", applied.propagation)
 
 
 @app.command("list")

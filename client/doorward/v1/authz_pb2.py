@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from doorward.v1 import directory_pb2 as doorward_dot_v1_dot_directory__pb2
 from doorward.v1 import keys_pb2 as doorward_dot_v1_dot_keys__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x64oorward/v1/authz.proto\x12\x0b\x64oorward.v1\x1a\x1b\x64oorward/v1/directory.proto\x1a\x16\x64oorward/v1/keys.proto\x1a\x1fgoogle/protobuf/timestamp.proto\".\n\nHttpHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\x05value\x18\x02 \x01(\tB\x03\x80\x01\x01\"K\n\x0bHttpRequest\x12(\n\x07headers\x18\x01 \x03(\x0b\x32\x17.doorward.v1.HttpHeader\x12\x12\n\x05query\x18\x02 \x01(\tB\x03\x80\x01\x01\"=\n\x12PrincipalReference\x12\x14\n\x0corganization\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\"$\n\x08Resource\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"\x1c\n\x07\x43ontext\x12\x11\n\tclient_ip\x18\x01 \x01(\t\"\xc2\x02\n\x10\x41uthorizeRequest\x12\x12\n\x03key\x18\x01 \x01(\tB\x03\x80\x01\x01H\x00\x12(\n\x04http\x18\x02 \x01(\x0b\x32\x18.doorward.v1.HttpRequestH\x00\x12\x34\n\tprincipal\x18\x03 \x01(\x0b\x32\x1f.doorward.v1.PrincipalReferenceH\x00\x12\x10\n\x08keyspace\x18\x04 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x05 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x06 \x01(\t\x12\'\n\x08resource\x18\x07 \x01(\x0b\x32\x15.doorward.v1.Resource\x12\x14\n\x0corganization\x18\x08 \x01(\t\x12%\n\x07\x63ontext\x18\t \x01(\x0b\x32\x14.doorward.v1.Context\x12\x0f\n\x07\x64ry_run\x18\n \x01(\x08\x42\x0c\n\ncredential\":\n\x0bMatchedRule\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x62inding\x18\x02 \x01(\t\x12\x0c\n\x04rule\x18\x03 \x01(\x05\"\x97\x03\n\x08Identity\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x10\n\x08key_name\x18\x02 \x01(\t\x12\x12\n\nmasked_key\x18\x03 \x01(\t\x12\x14\n\x0corganization\x18\x04 \x01(\t\x12%\n\x05owner\x18\x05 \x01(\x0b\x32\x16.doorward.v1.Principal\x12\x13\n\x0b\x65nvironment\x18\x06 \x01(\t\x12\x10\n\x08key_type\x18\x07 \x01(\t\x12%\n\x07\x63\x65iling\x18\x08 \x01(\x0e\x32\x14.doorward.v1.Ceiling\x12\x0e\n\x06scopes\x18\t \x03(\t\x12\r\n\x05roles\x18\n \x03(\t\x12\x35\n\x08metadata\x18\x0b \x03(\x0b\x32#.doorward.v1.Identity.MetadataEntry\x12.\n\nexpires_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x61pi_version\x18\r \x01(\t\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf2\x01\n\x11\x41uthorizeResponse\x12\'\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x15.doorward.v1.Decision\x12#\n\x06reason\x18\x02 \x01(\x0e\x32\x13.doorward.v1.Reason\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\'\n\x08identity\x18\x04 \x01(\x0b\x32\x15.doorward.v1.Identity\x12&\n\x04rule\x18\x05 \x01(\x0b\x32\x18.doorward.v1.MatchedRule\x12\x1b\n\x13missing_permissions\x18\x06 \x03(\t\x12\x10\n\x08revision\x18\x07 \x01(\x03\"c\n\x12\x42\x61tchAuthorizeItem\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\'\n\x08resource\x18\x02 \x01(\x0b\x32\x15.doorward.v1.Resource\x12\x14\n\x0corganization\x18\x03 \x01(\t\"\xbe\x02\n\x15\x42\x61tchAuthorizeRequest\x12\x12\n\x03key\x18\x01 \x01(\tB\x03\x80\x01\x01H\x00\x12(\n\x04http\x18\x02 \x01(\x0b\x32\x18.doorward.v1.HttpRequestH\x00\x12\x34\n\tprincipal\x18\x03 \x01(\x0b\x32\x1f.doorward.v1.PrincipalReferenceH\x00\x12\x10\n\x08keyspace\x18\x04 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x05 \x01(\t\x12\x14\n\x0corganization\x18\x06 \x01(\t\x12%\n\x07\x63ontext\x18\x07 \x01(\x0b\x32\x14.doorward.v1.Context\x12\x0f\n\x07\x64ry_run\x18\x08 \x01(\x08\x12.\n\x05items\x18\t \x03(\x0b\x32\x1f.doorward.v1.BatchAuthorizeItemB\x0c\n\ncredential\"\xa3\x01\n\tItemError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x36\n\x08metadata\x18\x04 \x03(\x0b\x32$.doorward.v1.ItemError.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe1\x01\n\x14\x42\x61tchAuthorizeResult\x12\'\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x15.doorward.v1.Decision\x12#\n\x06reason\x18\x02 \x01(\x0e\x32\x13.doorward.v1.Reason\x12\x0f\n\x07message\x18\x03 \x01(\t\x12&\n\x04rule\x18\x04 \x01(\x0b\x32\x18.doorward.v1.MatchedRule\x12\x1b\n\x13missing_permissions\x18\x05 \x03(\t\x12%\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x16.doorward.v1.ItemError\"\x87\x01\n\x16\x42\x61tchAuthorizeResponse\x12\x32\n\x07results\x18\x01 \x03(\x0b\x32!.doorward.v1.BatchAuthorizeResult\x12\'\n\x08identity\x18\x02 \x01(\x0b\x32\x15.doorward.v1.Identity\x12\x10\n\x08revision\x18\x03 \x01(\x03\"\x98\x01\n\x11IntrospectRequest\x12\x12\n\x03key\x18\x01 \x01(\tB\x03\x80\x01\x01H\x00\x12(\n\x04http\x18\x02 \x01(\x0b\x32\x18.doorward.v1.HttpRequestH\x00\x12\x10\n\x08keyspace\x18\x03 \x01(\t\x12%\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x14.doorward.v1.ContextB\x0c\n\ncredential\"\xae\x01\n\x12IntrospectResponse\x12\'\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x15.doorward.v1.Decision\x12#\n\x06reason\x18\x02 \x01(\x0e\x32\x13.doorward.v1.Reason\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\'\n\x08identity\x18\x04 \x01(\x0b\x32\x15.doorward.v1.Identity\x12\x10\n\x08revision\x18\x05 \x01(\x03*K\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x45\x43ISION_ALLOW\x10\x01\x12\x11\n\rDECISION_DENY\x10\x02*\xf4\x04\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n\x0eREASON_ALLOWED\x10\x01\x12\x1d\n\x19REASON_CREDENTIAL_MISSING\x10\n\x12\x1f\n\x1bREASON_CREDENTIAL_AMBIGUOUS\x10\x0b\x12\x1f\n\x1bREASON_CREDENTIAL_MALFORMED\x10\x0c\x12\x16\n\x12REASON_KEY_UNKNOWN\x10\r\x12\x16\n\x12REASON_KEY_EXPIRED\x10\x0e\x12\x1c\n\x18REASON_KEY_NOT_YET_VALID\x10\x0f\x12\x16\n\x12REASON_KEY_REVOKED\x10\x10\x12\x17\n\x13REASON_KEY_DISABLED\x10\x11\x12\x1c\n\x18REASON_SECRET_SUPERSEDED\x10\x12\x12\x19\n\x15REASON_OWNER_DISABLED\x10\x13\x12 \n\x1cREASON_ORGANIZATION_DISABLED\x10\x14\x12 \n\x1cREASON_ORGANIZATION_MISMATCH\x10\x1e\x12\x1f\n\x1bREASON_ENVIRONMENT_MISMATCH\x10\x1f\x12\x1e\n\x1aREASON_NETWORK_NOT_ALLOWED\x10 \x12\x1d\n\x19REASON_SCOPE_INSUFFICIENT\x10!\x12(\n$REASON_OWNER_PERMISSION_INSUFFICIENT\x10\"\x12\x1f\n\x1bREASON_RESOURCE_NOT_GRANTED\x10#\x12\x1b\n\x17REASON_RELATION_MISSING\x10$\x12\x19\n\x15REASON_DENIED_BY_RULE\x10\'2\x84\x02\n\x0c\x41uthzService\x12J\n\tAuthorize\x12\x1d.doorward.v1.AuthorizeRequest\x1a\x1e.doorward.v1.AuthorizeResponse\x12Y\n\x0e\x42\x61tchAuthorize\x12\".doorward.v1.BatchAuthorizeRequest\x1a#.doorward.v1.BatchAuthorizeResponse\x12M\n\nIntrospect\x12\x1e.doorward.v1.IntrospectRequest\x1a\x1f.doorward.v1.IntrospectResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x64oorward/v1/authz.proto\x12\x0b\x64oorward.v1\x1a\x1b\x64oorward/v1/directory.proto\x1a\x16\x64oorward/v1/keys.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\".\n\nHttpHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\x05value\x18\x02 \x01(\tB\x03\x80\x01\x01\"K\n\x0bHttpRequest\x12(\n\x07headers\x18\x01 \x03(\x0b\x32\x17.doorward.v1.HttpHeader\x12\x12\n\x05query\x18\x02 \x01(\tB\x03\x80\x01\x01\"=\n\x12PrincipalReference\x12\x14\n\x0corganization\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\"$\n\x08Resource\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"\x1c\n\x07\x43ontext\x12\x11\n\tclient_ip\x18\x01 \x01(\t\"I\n\x0b\x43onsistency\x12\x0e\n\x04\x66ull\x18\x01 \x01(\x08H\x00\x12\x1b\n\x11\x61t_least_as_fresh\x18\x02 \x01(\x03H\x00\x42\r\n\x0b\x63onsistency\"\xf1\x02\n\x10\x41uthorizeRequest\x12\x12\n\x03key\x18\x01 \x01(\tB\x03\x80\x01\x01H\x00\x12(\n\x04http\x18\x02 \x01(\x0b\x32\x18.doorward.v1.HttpRequestH\x00\x12\x34\n\tprincipal\x18\x03 \x01(\x0b\x32\x1f.doorward.v1.PrincipalReferenceH\x00\x12\x10\n\x08keyspace\x18\x04 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x05 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x06 \x01(\t\x12\'\n\x08resource\x18\x07 \x01(\x0b\x32\x15.doorward.v1.Resource\x12\x14\n\x0corganization\x18\x08 \x01(\t\x12%\n\x07\x63ontext\x18\t \x01(\x0b\x32\x14.doorward.v1.Context\x12\x0f\n\x07\x64ry_run\x18\n \x01(\x08\x12-\n\x0b\x63onsistency\x18\x10 \x01(\x0b\x32\x18.doorward.v1.ConsistencyB\x0c\n\ncredential\":\n\x0bMatchedRule\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x62inding\x18\x02 \x01(\t\x12\x0c\n\x04rule\x18\x03 \x01(\x05\"\x97\x03\n\x08Identity\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x10\n\x08key_name\x18\x02 \x01(\t\x12\x12\n\nmasked_key\x18\x03 \x01(\t\x12\x14\n\x0corganization\x18\x04 \x01(\t\x12%\n\x05owner\x18\x05 \x01(\x0b\x32\x16.doorward.v1.Principal\x12\x13\n\x0b\x65nvironment\x18\x06 \x01(\t\x12\x10\n\x08key_type\x18\x07 \x01(\t\x12%\n\x07\x63\x65iling\x18\x08 \x01(\x0e\x32\x14.doorward.v1.Ceiling\x12\x0e\n\x06scopes\x18\t \x03(\t\x12\r\n\x05roles\x18\n \x03(\t\x12\x35\n\x08metadata\x18\x0b \x03(\x0b\x32#.doorward.v1.Identity.MetadataEntry\x12.\n\nexpires_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x61pi_version\x18\r \x01(\t\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xbe\x02\n\x11\x41uthorizeResponse\x12\'\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x15.doorward.v1.Decision\x12#\n\x06reason\x18\x02 \x01(\x0e\x32\x13.doorward.v1.Reason\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\'\n\x08identity\x18\x04 \x01(\x0b\x32\x15.doorward.v1.Identity\x12&\n\x04rule\x18\x05 \x01(\x0b\x32\x18.doorward.v1.MatchedRule\x12\x1b\n\x13missing_permissions\x18\x06 \x03(\t\x12\x10\n\x08revision\x18\x07 \x01(\x03\x12\x36\n\x13lease_cacheable_for\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\ndepends_on\x18\x0f \x03(\x06\"c\n\x12\x42\x61tchAuthorizeItem\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\'\n\x08resource\x18\x02 \x01(\x0b\x32\x15.doorward.v1.Resource\x12\x14\n\x0corganization\x18\x03 \x01(\t\"\xed\x02\n\x15\x42\x61tchAuthorizeRequest\x12\x12\n\x03key\x18\x01 \x01(\tB\x03\x80\x01\x01H\x00\x12(\n\x04http\x18\x02 \x01(\x0b\x32\x18.doorward.v1.HttpRequestH\x00\x12\x34\n\tprincipal\x18\x03 \x01(\x0b\x32\x1f.doorward.v1.PrincipalReferenceH\x00\x12\x10\n\x08keyspace\x18\x04 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x05 \x01(\t\x12\x14\n\x0corganization\x18\x06 \x01(\t\x12%\n\x07\x63ontext\x18\x07 \x01(\x0b\x32\x14.doorward.v1.Context\x12\x0f\n\x07\x64ry_run\x18\x08 \x01(\x08\x12.\n\x05items\x18\t \x03(\x0b\x32\x1f.doorward.v1.BatchAuthorizeItem\x12-\n\x0b\x63onsistency\x18\x10 \x01(\x0b\x32\x18.doorward.v1.ConsistencyB\x0c\n\ncredential\"\xa3\x01\n\tItemError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x36\n\x08metadata\x18\x04 \x03(\x0b\x32$.doorward.v1.ItemError.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe1\x01\n\x14\x42\x61tchAuthorizeResult\x12\'\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x15.doorward.v1.Decision\x12#\n\x06reason\x18\x02 \x01(\x0e\x32\x13.doorward.v1.Reason\x12\x0f\n\x07message\x18\x03 \x01(\t\x12&\n\x04rule\x18\x04 \x01(\x0b\x32\x18.doorward.v1.MatchedRule\x12\x1b\n\x13missing_permissions\x18\x05 \x03(\t\x12%\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x16.doorward.v1.ItemError\"\x87\x01\n\x16\x42\x61tchAuthorizeResponse\x12\x32\n\x07results\x18\x01 \x03(\x0b\x32!.doorward.v1.BatchAuthorizeResult\x12\'\n\x08identity\x18\x02 \x01(\x0b\x32\x15.doorward.v1.Identity\x12\x10\n\x08revision\x18\x03 \x01(\x03\"\xc7\x01\n\x11IntrospectRequest\x12\x12\n\x03key\x18\x01 \x01(\tB\x03\x80\x01\x01H\x00\x12(\n\x04http\x18\x02 \x01(\x0b\x32\x18.doorward.v1.HttpRequestH\x00\x12\x10\n\x08keyspace\x18\x03 \x01(\t\x12%\n\x07\x63ontext\x18\x04 \x01(\x0b\x32\x14.doorward.v1.Context\x12-\n\x0b\x63onsistency\x18\x10 \x01(\x0b\x32\x18.doorward.v1.ConsistencyB\x0c\n\ncredential\"\xae\x01\n\x12IntrospectResponse\x12\'\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x15.doorward.v1.Decision\x12#\n\x06reason\x18\x02 \x01(\x0e\x32\x13.doorward.v1.Reason\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\'\n\x08identity\x18\x04 \x01(\x0b\x32\x15.doorward.v1.Identity\x12\x10\n\x08revision\x18\x05 \x01(\x03\"\x99\x01\n\x0cLeaseRequest\x12,\n\x04ping\x18\x01 \x01(\x0b\x32\x1e.doorward.v1.LeaseRequest.Ping\x12\x14\n\x0corganization\x18\x02 \x01(\t\x12\x11\n\tkeyspaces\x18\x03 \x03(\t\x1a\x32\n\x04Ping\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x18\n\x10\x61pplied_revision\x18\x02 \x01(\x03\"\xaa\x02\n\rLeaseResponse\x12?\n\x0cinvalidation\x18\x01 \x01(\x0b\x32\'.doorward.v1.LeaseResponse.InvalidationH\x00\x12/\n\x04pong\x18\x02 \x01(\x0b\x32\x1f.doorward.v1.LeaseResponse.PongH\x00\x1a>\n\x0cInvalidation\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x0f\n\x07\x64ropped\x18\x02 \x03(\x06\x12\x0b\n\x03\x61ll\x18\x03 \x01(\x08\x1a\\\n\x04Pong\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x30\n\rmax_staleness\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\t\n\x07message*K\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x45\x43ISION_ALLOW\x10\x01\x12\x11\n\rDECISION_DENY\x10\x02*\xf4\x04\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n\x0eREASON_ALLOWED\x10\x01\x12\x1d\n\x19REASON_CREDENTIAL_MISSING\x10\n\x12\x1f\n\x1bREASON_CREDENTIAL_AMBIGUOUS\x10\x0b\x12\x1f\n\x1bREASON_CREDENTIAL_MALFORMED\x10\x0c\x12\x16\n\x12REASON_KEY_UNKNOWN\x10\r\x12\x16\n\x12REASON_KEY_EXPIRED\x10\x0e\x12\x1c\n\x18REASON_KEY_NOT_YET_VALID\x10\x0f\x12\x16\n\x12REASON_KEY_REVOKED\x10\x10\x12\x17\n\x13REASON_KEY_DISABLED\x10\x11\x12\x1c\n\x18REASON_SECRET_SUPERSEDED\x10\x12\x12\x19\n\x15REASON_OWNER_DISABLED\x10\x13\x12 \n\x1cREASON_ORGANIZATION_DISABLED\x10\x14\x12 \n\x1cREASON_ORGANIZATION_MISMATCH\x10\x1e\x12\x1f\n\x1bREASON_ENVIRONMENT_MISMATCH\x10\x1f\x12\x1e\n\x1aREASON_NETWORK_NOT_ALLOWED\x10 \x12\x1d\n\x19REASON_SCOPE_INSUFFICIENT\x10!\x12(\n$REASON_OWNER_PERMISSION_INSUFFICIENT\x10\"\x12\x1f\n\x1bREASON_RESOURCE_NOT_GRANTED\x10#\x12\x1b\n\x17REASON_RELATION_MISSING\x10$\x12\x19\n\x15REASON_DENIED_BY_RULE\x10\'2\xc8\x02\n\x0c\x41uthzService\x12J\n\tAuthorize\x12\x1d.doorward.v1.AuthorizeRequest\x1a\x1e.doorward.v1.AuthorizeResponse\x12Y\n\x0e\x42\x61tchAuthorize\x12\".doorward.v1.BatchAuthorizeRequest\x1a#.doorward.v1.BatchAuthorizeResponse\x12M\n\nIntrospect\x12\x1e.doorward.v1.IntrospectRequest\x1a\x1f.doorward.v1.IntrospectResponse\x12\x42\n\x05Lease\x12\x19.doorward.v1.LeaseRequest\x1a\x1a.doorward.v1.LeaseResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,46 +49,58 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ITEMERROR_METADATAENTRY']._serialized_options = b'8\001'
   _globals['_INTROSPECTREQUEST'].fields_by_name['key']._loaded_options = None
   _globals['_INTROSPECTREQUEST'].fields_by_name['key']._serialized_options = b'\200\001\001'
-  _globals['_DECISION']._serialized_start=2708
-  _globals['_DECISION']._serialized_end=2783
-  _globals['_REASON']._serialized_start=2786
-  _globals['_REASON']._serialized_end=3414
-  _globals['_HTTPHEADER']._serialized_start=126
-  _globals['_HTTPHEADER']._serialized_end=172
-  _globals['_HTTPREQUEST']._serialized_start=174
-  _globals['_HTTPREQUEST']._serialized_end=249
-  _globals['_PRINCIPALREFERENCE']._serialized_start=251
-  _globals['_PRINCIPALREFERENCE']._serialized_end=312
-  _globals['_RESOURCE']._serialized_start=314
-  _globals['_RESOURCE']._serialized_end=350
-  _globals['_CONTEXT']._serialized_start=352
-  _globals['_CONTEXT']._serialized_end=380
-  _globals['_AUTHORIZEREQUEST']._serialized_start=383
-  _globals['_AUTHORIZEREQUEST']._serialized_end=705
-  _globals['_MATCHEDRULE']._serialized_start=707
-  _globals['_MATCHEDRULE']._serialized_end=765
-  _globals['_IDENTITY']._serialized_start=768
-  _globals['_IDENTITY']._serialized_end=1175
-  _globals['_IDENTITY_METADATAENTRY']._serialized_start=1128
-  _globals['_IDENTITY_METADATAENTRY']._serialized_end=1175
-  _globals['_AUTHORIZERESPONSE']._serialized_start=1178
-  _globals['_AUTHORIZERESPONSE']._serialized_end=1420
-  _globals['_BATCHAUTHORIZEITEM']._serialized_start=1422
-  _globals['_BATCHAUTHORIZEITEM']._serialized_end=1521
-  _globals['_BATCHAUTHORIZEREQUEST']._serialized_start=1524
-  _globals['_BATCHAUTHORIZEREQUEST']._serialized_end=1842
-  _globals['_ITEMERROR']._serialized_start=1845
-  _globals['_ITEMERROR']._serialized_end=2008
-  _globals['_ITEMERROR_METADATAENTRY']._serialized_start=1128
-  _globals['_ITEMERROR_METADATAENTRY']._serialized_end=1175
-  _globals['_BATCHAUTHORIZERESULT']._serialized_start=2011
-  _globals['_BATCHAUTHORIZERESULT']._serialized_end=2236
-  _globals['_BATCHAUTHORIZERESPONSE']._serialized_start=2239
-  _globals['_BATCHAUTHORIZERESPONSE']._serialized_end=2374
-  _globals['_INTROSPECTREQUEST']._serialized_start=2377
-  _globals['_INTROSPECTREQUEST']._serialized_end=2529
-  _globals['_INTROSPECTRESPONSE']._serialized_start=2532
-  _globals['_INTROSPECTRESPONSE']._serialized_end=2706
-  _globals['_AUTHZSERVICE']._serialized_start=3417
-  _globals['_AUTHZSERVICE']._serialized_end=3677
+  _globals['_DECISION']._serialized_start=3489
+  _globals['_DECISION']._serialized_end=3564
+  _globals['_REASON']._serialized_start=3567
+  _globals['_REASON']._serialized_end=4195
+  _globals['_HTTPHEADER']._serialized_start=158
+  _globals['_HTTPHEADER']._serialized_end=204
+  _globals['_HTTPREQUEST']._serialized_start=206
+  _globals['_HTTPREQUEST']._serialized_end=281
+  _globals['_PRINCIPALREFERENCE']._serialized_start=283
+  _globals['_PRINCIPALREFERENCE']._serialized_end=344
+  _globals['_RESOURCE']._serialized_start=346
+  _globals['_RESOURCE']._serialized_end=382
+  _globals['_CONTEXT']._serialized_start=384
+  _globals['_CONTEXT']._serialized_end=412
+  _globals['_CONSISTENCY']._serialized_start=414
+  _globals['_CONSISTENCY']._serialized_end=487
+  _globals['_AUTHORIZEREQUEST']._serialized_start=490
+  _globals['_AUTHORIZEREQUEST']._serialized_end=859
+  _globals['_MATCHEDRULE']._serialized_start=861
+  _globals['_MATCHEDRULE']._serialized_end=919
+  _globals['_IDENTITY']._serialized_start=922
+  _globals['_IDENTITY']._serialized_end=1329
+  _globals['_IDENTITY_METADATAENTRY']._serialized_start=1282
+  _globals['_IDENTITY_METADATAENTRY']._serialized_end=1329
+  _globals['_AUTHORIZERESPONSE']._serialized_start=1332
+  _globals['_AUTHORIZERESPONSE']._serialized_end=1650
+  _globals['_BATCHAUTHORIZEITEM']._serialized_start=1652
+  _globals['_BATCHAUTHORIZEITEM']._serialized_end=1751
+  _globals['_BATCHAUTHORIZEREQUEST']._serialized_start=1754
+  _globals['_BATCHAUTHORIZEREQUEST']._serialized_end=2119
+  _globals['_ITEMERROR']._serialized_start=2122
+  _globals['_ITEMERROR']._serialized_end=2285
+  _globals['_ITEMERROR_METADATAENTRY']._serialized_start=1282
+  _globals['_ITEMERROR_METADATAENTRY']._serialized_end=1329
+  _globals['_BATCHAUTHORIZERESULT']._serialized_start=2288
+  _globals['_BATCHAUTHORIZERESULT']._serialized_end=2513
+  _globals['_BATCHAUTHORIZERESPONSE']._serialized_start=2516
+  _globals['_BATCHAUTHORIZERESPONSE']._serialized_end=2651
+  _globals['_INTROSPECTREQUEST']._serialized_start=2654
+  _globals['_INTROSPECTREQUEST']._serialized_end=2853
+  _globals['_INTROSPECTRESPONSE']._serialized_start=2856
+  _globals['_INTROSPECTRESPONSE']._serialized_end=3030
+  _globals['_LEASEREQUEST']._serialized_start=3033
+  _globals['_LEASEREQUEST']._serialized_end=3186
+  _globals['_LEASEREQUEST_PING']._serialized_start=3136
+  _globals['_LEASEREQUEST_PING']._serialized_end=3186
+  _globals['_LEASERESPONSE']._serialized_start=3189
+  _globals['_LEASERESPONSE']._serialized_end=3487
+  _globals['_LEASERESPONSE_INVALIDATION']._serialized_start=3320
+  _globals['_LEASERESPONSE_INVALIDATION']._serialized_end=3382
+  _globals['_LEASERESPONSE_PONG']._serialized_start=3384
+  _globals['_LEASERESPONSE_PONG']._serialized_end=3476
+  _globals['_AUTHZSERVICE']._serialized_start=4198
+  _globals['_AUTHZSERVICE']._serialized_end=4526
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ isort:skip_file
 Who there is: organizations, principals, groups, and who holds which role."""
 
 from collections import abc as _abc
+from doorward.v1 import freshness_pb2 as _freshness_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
@@ -400,6 +401,9 @@ class CreateOrganizationRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ORGANIZATION_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     @_builtins.property
     def organization(self) -> Global___Organization:
         """The new organization: id (required), display_name, attributes. It begins enabled."""
@@ -408,10 +412,11 @@ class CreateOrganizationRequest(_message.Message):
         self,
         *,
         organization: Global___Organization | None = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["organization", b"organization"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization", b"organization"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["no_wait", b"no_wait", "organization", b"organization"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -425,8 +430,11 @@ class CreateOrganizationResponse(_message.Message):
 
     ORGANIZATION_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     @_builtins.property
     def organization(self) -> Global___Organization:
         """The organization."""
@@ -436,10 +444,11 @@ class CreateOrganizationResponse(_message.Message):
         *,
         organization: Global___Organization | None = ...,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["organization", b"organization"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization", b"organization", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization", b"organization", "propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -553,6 +562,9 @@ class UpdateOrganizationRequest(_message.Message):
 
     ORGANIZATION_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     @_builtins.property
     def organization(self) -> Global___Organization:
         """The new values, and which organization: id (empty: the caller's own) and, if wanted, etag."""
@@ -566,10 +578,11 @@ class UpdateOrganizationRequest(_message.Message):
         *,
         organization: Global___Organization | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["organization", b"organization", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization", b"organization", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["no_wait", b"no_wait", "organization", b"organization", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -584,10 +597,13 @@ class UpdateOrganizationResponse(_message.Message):
     ORGANIZATION_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     keys: _builtins.int
     """How many unrevoked keys it has: stopped by disabling it, working again by enabling it."""
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     @_builtins.property
     def organization(self) -> Global___Organization:
         """The organization as it is now."""
@@ -598,10 +614,11 @@ class UpdateOrganizationResponse(_message.Message):
         organization: Global___Organization | None = ...,
         keys: _builtins.int = ...,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["organization", b"organization"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "organization", b"organization", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "organization", b"organization", "propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -614,16 +631,20 @@ class DeleteOrganizationRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its id. Required: this is not done to one's own by leaving a field empty."""
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "no_wait", b"no_wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -637,19 +658,23 @@ class DeleteOrganizationResponse(_message.Message):
 
     KEYS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     keys: _builtins.int
     """How many unrevoked keys it had: they work no more."""
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     def __init__(
         self,
         *,
         keys: _builtins.int = ...,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -662,6 +687,9 @@ class CreatePrincipalRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PRINCIPAL_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     @_builtins.property
     def principal(self) -> Global___Principal:
         """The new principal: id (required), organization (empty: the caller's own), kind, display_name, email, attributes.
@@ -672,10 +700,11 @@ class CreatePrincipalRequest(_message.Message):
         self,
         *,
         principal: Global___Principal | None = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["no_wait", b"no_wait", "principal", b"principal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -689,8 +718,11 @@ class CreatePrincipalResponse(_message.Message):
 
     PRINCIPAL_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     @_builtins.property
     def principal(self) -> Global___Principal:
         """The principal."""
@@ -700,10 +732,11 @@ class CreatePrincipalResponse(_message.Message):
         *,
         principal: Global___Principal | None = ...,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal", "propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -825,6 +858,9 @@ class UpdatePrincipalRequest(_message.Message):
 
     PRINCIPAL_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     @_builtins.property
     def principal(self) -> Global___Principal:
         """The new values, and which principal: id, organization (empty: the caller's own) and, if wanted, etag."""
@@ -838,10 +874,11 @@ class UpdatePrincipalRequest(_message.Message):
         *,
         principal: Global___Principal | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["no_wait", b"no_wait", "principal", b"principal", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -856,10 +893,13 @@ class UpdatePrincipalResponse(_message.Message):
     PRINCIPAL_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     keys: _builtins.int
     """How many unrevoked keys it owns: stopped by disabling it, working again by enabling it."""
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     @_builtins.property
     def principal(self) -> Global___Principal:
         """The principal as it is now."""
@@ -870,10 +910,11 @@ class UpdatePrincipalResponse(_message.Message):
         principal: Global___Principal | None = ...,
         keys: _builtins.int = ...,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "principal", b"principal", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "principal", b"principal", "propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -887,19 +928,23 @@ class DeletePrincipalRequest(_message.Message):
 
     ORGANIZATION_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
     organization: _builtins.str
     """The organization. Empty: the caller's own."""
     id: _builtins.str
     """The principal's id. Required."""
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     def __init__(
         self,
         *,
         organization: _builtins.str = ...,
         id: _builtins.str = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "organization", b"organization"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "no_wait", b"no_wait", "organization", b"organization"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -913,19 +958,23 @@ class DeletePrincipalResponse(_message.Message):
 
     KEYS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     keys: _builtins.int
     """How many keys were revoked with it."""
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     def __init__(
         self,
         *,
         keys: _builtins.int = ...,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -938,6 +987,9 @@ class CreateGroupRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     GROUP_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     @_builtins.property
     def group(self) -> Global___Group:
         """The new group: id (required), organization (empty: the caller's own), display_name."""
@@ -946,10 +998,11 @@ class CreateGroupRequest(_message.Message):
         self,
         *,
         group: Global___Group | None = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["group", b"group"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "no_wait", b"no_wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -963,8 +1016,11 @@ class CreateGroupResponse(_message.Message):
 
     GROUP_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     @_builtins.property
     def group(self) -> Global___Group:
         """The group."""
@@ -974,10 +1030,11 @@ class CreateGroupResponse(_message.Message):
         *,
         group: Global___Group | None = ...,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["group", b"group"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1099,6 +1156,9 @@ class UpdateGroupRequest(_message.Message):
 
     GROUP_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     @_builtins.property
     def group(self) -> Global___Group:
         """The new values, and which group: id, organization (empty: the caller's own) and, if wanted, etag."""
@@ -1112,10 +1172,11 @@ class UpdateGroupRequest(_message.Message):
         *,
         group: Global___Group | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "no_wait", b"no_wait", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1129,8 +1190,11 @@ class UpdateGroupResponse(_message.Message):
 
     GROUP_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     @_builtins.property
     def group(self) -> Global___Group:
         """The group as it is now."""
@@ -1140,10 +1204,11 @@ class UpdateGroupResponse(_message.Message):
         *,
         group: Global___Group | None = ...,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["group", b"group"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1157,19 +1222,23 @@ class DeleteGroupRequest(_message.Message):
 
     ORGANIZATION_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
     organization: _builtins.str
     """The organization. Empty: the caller's own."""
     id: _builtins.str
     """The group's id. Required."""
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     def __init__(
         self,
         *,
         organization: _builtins.str = ...,
         id: _builtins.str = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "organization", b"organization"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "no_wait", b"no_wait", "organization", b"organization"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1182,16 +1251,20 @@ class DeleteGroupResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1206,22 +1279,26 @@ class AddGroupMemberRequest(_message.Message):
     ORGANIZATION_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
     PRINCIPAL_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
     organization: _builtins.str
     """The organization. Empty: the caller's own."""
     group: _builtins.str
     """The group's id. Required."""
     principal: _builtins.str
     """The principal's id. Required."""
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     def __init__(
         self,
         *,
         organization: _builtins.str = ...,
         group: _builtins.str = ...,
         principal: _builtins.str = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "organization", b"organization", "principal", b"principal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "no_wait", b"no_wait", "organization", b"organization", "principal", b"principal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1234,16 +1311,20 @@ class AddGroupMemberResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1258,22 +1339,26 @@ class RemoveGroupMemberRequest(_message.Message):
     ORGANIZATION_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
     PRINCIPAL_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
     organization: _builtins.str
     """The organization. Empty: the caller's own."""
     group: _builtins.str
     """The group's id. Required."""
     principal: _builtins.str
     """The principal's id. Required."""
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     def __init__(
         self,
         *,
         organization: _builtins.str = ...,
         group: _builtins.str = ...,
         principal: _builtins.str = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "organization", b"organization", "principal", b"principal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "no_wait", b"no_wait", "organization", b"organization", "principal", b"principal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1286,16 +1371,20 @@ class RemoveGroupMemberResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1392,6 +1481,9 @@ class CreateBindingRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BINDING_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     @_builtins.property
     def binding(self) -> Global___Binding:
         """The new binding: organization (empty: the caller's own), subject, keyspace, role, resources, not_before,
@@ -1402,10 +1494,11 @@ class CreateBindingRequest(_message.Message):
         self,
         *,
         binding: Global___Binding | None = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "no_wait", b"no_wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1419,8 +1512,11 @@ class CreateBindingResponse(_message.Message):
 
     BINDING_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     @_builtins.property
     def binding(self) -> Global___Binding:
         """The binding."""
@@ -1430,10 +1526,11 @@ class CreateBindingResponse(_message.Message):
         *,
         binding: Global___Binding | None = ...,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1567,6 +1664,9 @@ class UpdateBindingRequest(_message.Message):
 
     BINDING_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     @_builtins.property
     def binding(self) -> Global___Binding:
         """The new values, and which binding: id, organization (empty: the caller's own) and, if wanted, etag."""
@@ -1580,10 +1680,11 @@ class UpdateBindingRequest(_message.Message):
         *,
         binding: Global___Binding | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "no_wait", b"no_wait", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1597,8 +1698,11 @@ class UpdateBindingResponse(_message.Message):
 
     BINDING_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     @_builtins.property
     def binding(self) -> Global___Binding:
         """The binding as it is now."""
@@ -1608,10 +1712,11 @@ class UpdateBindingResponse(_message.Message):
         *,
         binding: Global___Binding | None = ...,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1625,19 +1730,23 @@ class DeleteBindingRequest(_message.Message):
 
     ORGANIZATION_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
     organization: _builtins.str
     """The organization. Empty: the caller's own."""
     id: _builtins.str
     """The binding's id. Required."""
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     def __init__(
         self,
         *,
         organization: _builtins.str = ...,
         id: _builtins.str = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "organization", b"organization"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "no_wait", b"no_wait", "organization", b"organization"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1650,16 +1759,20 @@ class DeleteBindingResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -72,6 +72,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the filter finds another number of keys than was expected. metadata: expected, found."""
     ERROR_REASON_TOO_MANY_ACTIVE_KEYS: _ErrorReason.ValueType  # 38
     """FAILED_PRECONDITION: the owner has as many active keys as the keyspace allows. metadata: limit."""
+    ERROR_REASON_REVISION_NOT_REACHED: _ErrorReason.ValueType  # 39
+    """FAILED_PRECONDITION: `consistency.at_least_as_fresh` is a revision that the store has not reached.
+    metadata: wanted, reached.
+    """
     ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 40
     """ABORTED: the etag is not the current one; read again, then decide again. metadata: type, id."""
     ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 50
@@ -141,6 +145,10 @@ ERROR_REASON_COUNT_MISMATCH: ErrorReason.ValueType  # 37
 """FAILED_PRECONDITION: the filter finds another number of keys than was expected. metadata: expected, found."""
 ERROR_REASON_TOO_MANY_ACTIVE_KEYS: ErrorReason.ValueType  # 38
 """FAILED_PRECONDITION: the owner has as many active keys as the keyspace allows. metadata: limit."""
+ERROR_REASON_REVISION_NOT_REACHED: ErrorReason.ValueType  # 39
+"""FAILED_PRECONDITION: `consistency.at_least_as_fresh` is a revision that the store has not reached.
+metadata: wanted, reached.
+"""
 ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 40
 """ABORTED: the etag is not the current one; read again, then decide again. metadata: type, id."""
 ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 50

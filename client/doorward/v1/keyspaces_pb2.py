@@ -22,36 +22,37 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from doorward.v1 import freshness_pb2 as doorward_dot_v1_dot_freshness__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64oorward/v1/keyspaces.proto\x12\x0b\x64oorward.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\x01\n\x08Keyspace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x0e\n\x06prefix\x18\x04 \x01(\t\x12\x14\n\x0c\x65nvironments\x18\x05 \x03(\t\x12\r\n\x05roles\x18\x06 \x03(\t\x12\x13\n\x0bpermissions\x18\x07 \x03(\t\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\n \x01(\t\"E\n\x14\x41pplyKeyspaceRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"\x8c\x01\n\x15\x41pplyKeyspaceResponse\x12\'\n\x08keyspace\x18\x01 \x01(\x0b\x32\x15.doorward.v1.Keyspace\x12*\n\x07outcome\x18\x02 \x01(\x0e\x32\x19.doorward.v1.ApplyOutcome\x12\x0c\n\x04\x64iff\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\x03\"\"\n\x12GetKeyspaceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\x13GetKeyspaceResponse\x12\'\n\x08keyspace\x18\x01 \x01(\x0b\x32\x15.doorward.v1.Keyspace\"=\n\x14ListKeyspacesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Z\n\x15ListKeyspacesResponse\x12(\n\tkeyspaces\x18\x01 \x03(\x0b\x32\x15.doorward.v1.Keyspace\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x17GetJsonWebKeySetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"(\n\x18GetJsonWebKeySetResponse\x12\x0c\n\x04jwks\x18\x01 \x01(\t*\x80\x01\n\x0c\x41pplyOutcome\x12\x1d\n\x19\x41PPLY_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41PPLY_OUTCOME_CREATED\x10\x01\x12\x19\n\x15\x41PPLY_OUTCOME_CHANGED\x10\x02\x12\x1b\n\x17\x41PPLY_OUTCOME_UNCHANGED\x10\x03\x32\xf4\x02\n\x0fKeyspaceService\x12V\n\rApplyKeyspace\x12!.doorward.v1.ApplyKeyspaceRequest\x1a\".doorward.v1.ApplyKeyspaceResponse\x12P\n\x0bGetKeyspace\x12\x1f.doorward.v1.GetKeyspaceRequest\x1a .doorward.v1.GetKeyspaceResponse\x12V\n\rListKeyspaces\x12!.doorward.v1.ListKeyspacesRequest\x1a\".doorward.v1.ListKeyspacesResponse\x12_\n\x10GetJsonWebKeySet\x12$.doorward.v1.GetJsonWebKeySetRequest\x1a%.doorward.v1.GetJsonWebKeySetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64oorward/v1/keyspaces.proto\x12\x0b\x64oorward.v1\x1a\x1b\x64oorward/v1/freshness.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\x01\n\x08Keyspace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x0e\n\x06prefix\x18\x04 \x01(\t\x12\x14\n\x0c\x65nvironments\x18\x05 \x03(\t\x12\r\n\x05roles\x18\x06 \x03(\t\x12\x13\n\x0bpermissions\x18\x07 \x03(\t\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\n \x01(\t\"V\n\x14\x41pplyKeyspaceRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x0f\n\x07no_wait\x18\x04 \x01(\x08\"\xbb\x01\n\x15\x41pplyKeyspaceResponse\x12\'\n\x08keyspace\x18\x01 \x01(\x0b\x32\x15.doorward.v1.Keyspace\x12*\n\x07outcome\x18\x02 \x01(\x0e\x32\x19.doorward.v1.ApplyOutcome\x12\x0c\n\x04\x64iff\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12-\n\x0bpropagation\x18\x05 \x01(\x0e\x32\x18.doorward.v1.Propagation\"\"\n\x12GetKeyspaceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\x13GetKeyspaceResponse\x12\'\n\x08keyspace\x18\x01 \x01(\x0b\x32\x15.doorward.v1.Keyspace\"=\n\x14ListKeyspacesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Z\n\x15ListKeyspacesResponse\x12(\n\tkeyspaces\x18\x01 \x03(\x0b\x32\x15.doorward.v1.Keyspace\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x17GetJsonWebKeySetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"(\n\x18GetJsonWebKeySetResponse\x12\x0c\n\x04jwks\x18\x01 \x01(\t*\x80\x01\n\x0c\x41pplyOutcome\x12\x1d\n\x19\x41PPLY_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41PPLY_OUTCOME_CREATED\x10\x01\x12\x19\n\x15\x41PPLY_OUTCOME_CHANGED\x10\x02\x12\x1b\n\x17\x41PPLY_OUTCOME_UNCHANGED\x10\x03\x32\xf4\x02\n\x0fKeyspaceService\x12V\n\rApplyKeyspace\x12!.doorward.v1.ApplyKeyspaceRequest\x1a\".doorward.v1.ApplyKeyspaceResponse\x12P\n\x0bGetKeyspace\x12\x1f.doorward.v1.GetKeyspaceRequest\x1a .doorward.v1.GetKeyspaceResponse\x12V\n\rListKeyspaces\x12!.doorward.v1.ListKeyspacesRequest\x1a\".doorward.v1.ListKeyspacesResponse\x12_\n\x10GetJsonWebKeySet\x12$.doorward.v1.GetJsonWebKeySetRequest\x1a%.doorward.v1.GetJsonWebKeySetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'doorward.v1.keyspaces_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_APPLYOUTCOME']._serialized_start=879
-  _globals['_APPLYOUTCOME']._serialized_end=1007
-  _globals['_KEYSPACE']._serialized_start=78
-  _globals['_KEYSPACE']._serialized_end=324
-  _globals['_APPLYKEYSPACEREQUEST']._serialized_start=326
-  _globals['_APPLYKEYSPACEREQUEST']._serialized_end=395
-  _globals['_APPLYKEYSPACERESPONSE']._serialized_start=398
-  _globals['_APPLYKEYSPACERESPONSE']._serialized_end=538
-  _globals['_GETKEYSPACEREQUEST']._serialized_start=540
-  _globals['_GETKEYSPACEREQUEST']._serialized_end=574
-  _globals['_GETKEYSPACERESPONSE']._serialized_start=576
-  _globals['_GETKEYSPACERESPONSE']._serialized_end=638
-  _globals['_LISTKEYSPACESREQUEST']._serialized_start=640
-  _globals['_LISTKEYSPACESREQUEST']._serialized_end=701
-  _globals['_LISTKEYSPACESRESPONSE']._serialized_start=703
-  _globals['_LISTKEYSPACESRESPONSE']._serialized_end=793
-  _globals['_GETJSONWEBKEYSETREQUEST']._serialized_start=795
-  _globals['_GETJSONWEBKEYSETREQUEST']._serialized_end=834
-  _globals['_GETJSONWEBKEYSETRESPONSE']._serialized_start=836
-  _globals['_GETJSONWEBKEYSETRESPONSE']._serialized_end=876
-  _globals['_KEYSPACESERVICE']._serialized_start=1010
-  _globals['_KEYSPACESERVICE']._serialized_end=1382
+  _globals['_APPLYOUTCOME']._serialized_start=972
+  _globals['_APPLYOUTCOME']._serialized_end=1100
+  _globals['_KEYSPACE']._serialized_start=107
+  _globals['_KEYSPACE']._serialized_end=353
+  _globals['_APPLYKEYSPACEREQUEST']._serialized_start=355
+  _globals['_APPLYKEYSPACEREQUEST']._serialized_end=441
+  _globals['_APPLYKEYSPACERESPONSE']._serialized_start=444
+  _globals['_APPLYKEYSPACERESPONSE']._serialized_end=631
+  _globals['_GETKEYSPACEREQUEST']._serialized_start=633
+  _globals['_GETKEYSPACEREQUEST']._serialized_end=667
+  _globals['_GETKEYSPACERESPONSE']._serialized_start=669
+  _globals['_GETKEYSPACERESPONSE']._serialized_end=731
+  _globals['_LISTKEYSPACESREQUEST']._serialized_start=733
+  _globals['_LISTKEYSPACESREQUEST']._serialized_end=794
+  _globals['_LISTKEYSPACESRESPONSE']._serialized_start=796
+  _globals['_LISTKEYSPACESRESPONSE']._serialized_end=886
+  _globals['_GETJSONWEBKEYSETREQUEST']._serialized_start=888
+  _globals['_GETJSONWEBKEYSETREQUEST']._serialized_end=927
+  _globals['_GETJSONWEBKEYSETRESPONSE']._serialized_start=929
+  _globals['_GETJSONWEBKEYSETRESPONSE']._serialized_end=969
+  _globals['_KEYSPACESERVICE']._serialized_start=1103
+  _globals['_KEYSPACESERVICE']._serialized_end=1475
 # @@protoc_insertion_point(module_scope)

@@ -1,7 +1,7 @@
 """Answering the one question: find the credential, look it up, prove possession, decide.
 
-Every answer is as fresh as the store is at that moment: nothing that a decision depends on is remembered between
-calls, but for compiled keyspaces, whose version is compared each time.
+An answer sees every change that was waited for before it was asked (docs/reliability.md). Records are remembered, under
+a lease; decisions are made anew each time, and what is for a time is compared with the clock each time.
 """
 
 from __future__ import annotations
@@ -30,16 +30,18 @@ from doorward_server.core.errors import (
     UnknownReference,
 )
 from doorward_server.core.fields import check_address, check_id, check_path
-from doorward_server.core.model import Instant
+from doorward_server.core.model import SECOND, Instant
 from doorward_server.core.policy import Keyspace
 from doorward_server.service.catalog import DOORWARD
 from doorward_server.service.finding import Finder, Found, HttpParts, Presented, SignedIn
-from doorward_server.service.guard import Caller, Clock, Guard
-from doorward_server.service.pool import Pool
+from doorward_server.service.freshness import AS_PROMISED, Consistency
+from doorward_server.service.guard import Caller, Clock, Guard, decisions, reach
 from doorward_server.service.proving import Origin
 from doorward_server.service.usage import LastUse
 
 MAX_ITEMS = 100
+LONGEST = 3600 * SECOND
+"""Microseconds for which a client may keep an answer at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class Ask:
     environment: str
     client_ip: str
     dry_run: bool
+    wanted: Consistency = AS_PROMISED
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,10 @@ class Answer:
     subject: Subject | None
     keyspace: Keyspace
     revision: int
+    cacheable_for: int = 0
+    """Microseconds for which a cache under a lease may keep it, from when it was asked; 0: not at all."""
+    depends_on: tuple[int, ...] = ()
+    """What ends that earlier, as tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +91,12 @@ class Answers:
 
 
 class Authorizer:
-    """Decides about presented credentials. Runs on the event loop; reads of the store run on *reads*."""
+    """Decides about presented credentials. Runs on the event loop."""
 
-    def __init__(
-        self,
-        finder: Finder,
-        guard: Guard,
-        uses: LastUse,
-        reads: Pool,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, finder: Finder, guard: Guard, uses: LastUse, clock: Clock) -> None:
         self._finder = finder
         self._guard = guard
         self._uses = uses
-        self._reads = reads
         self._clock = clock
 
     async def authenticate(self, headers: Headers, peer: Address | None) -> Caller:
@@ -110,24 +109,31 @@ class Authorizer:
         if denial is not None or subject is None:
             reason = denial.reason if denial else Reason.KEY_UNKNOWN
             raise CallerUnauthenticated(reason.value, MESSAGES[reason])
-        return Caller(subject, found.keyspace, found.revision, peer)
+        return Caller(subject, found.keyspace, found.revision, peer, depends_on=found.tokens)
 
     async def act_for(self, caller: Caller, organization: str, principal: str) -> Caller:
         """Return *caller* as one that acts for a principal. Raises CallerForbidden without `principals:act`."""
         check_id("doorward-acting-for", organization, "organization")
         check_id("doorward-acting-for", principal, "principal")
-        acting = await self._reads.run(self._guard.acting_subject, caller, organization, principal)
-        return replace(caller, acting_for=acting)
+        self._guard.require_to_act(caller, organization, principal)
+        found = await self._finder.principal(SignedIn(organization, principal), DOORWARD)
+        if found.subject is None:
+            raise self._guard.nobody_to_act_for(organization, principal)
+        depends_on = (*caller.depends_on, *found.tokens) if caller.depends_on and found.tokens else ()
+        return replace(caller, acting_for=found.subject, depends_on=depends_on)
 
     async def authorize(self, caller: Caller, ask: Ask, item: Item) -> Answer:
         """Decide one question. Raises InvalidField, UnknownReference, CallerForbidden, StoreUnavailable, Overloaded."""
         self._admit(caller, ask, item)
-        keyspace = await self._finder.keyspace(ask.keyspace)
+        keyspace = await self._finder.keyspace(ask.keyspace, ask.wanted)
         question = self._question(caller, ask, item, keyspace)
-        found = await self._finder.find(ask.presented, keyspace, _origin(caller, ask))
-        decision = self._decide(found, question, ask.dry_run)
+        found = await self._finder.find(ask.presented, keyspace, _origin(caller, ask), ask.wanted)
+        now = self._clock()
+        decision = self._decide(found, question, ask.dry_run, now)
         subject = self._visible(caller, found.subject, item.organization, ask.keyspace)
-        return Answer(decision, subject, found.keyspace, found.revision)
+        kept_for = _cacheable_for(caller, found, now)
+        depends_on = (*found.tokens, *caller.depends_on) if kept_for else ()
+        return Answer(decision, subject, found.keyspace, found.revision, kept_for, depends_on)
 
     async def batch_authorize(self, caller: Caller, ask: Ask, items: Sequence[Item]) -> Answers:
         """Decide up to `MAX_ITEMS` questions about one credential as of one revision: equal to as many `authorize`."""
@@ -138,26 +144,28 @@ class Authorizer:
         }
         if all(refused.values()):
             raise next(filter(None, refused.values()))
-        keyspace = await self._finder.keyspace(ask.keyspace)
+        keyspace = await self._finder.keyspace(ask.keyspace, ask.wanted)
         questions = [
             refused[item.organization] or self._question_or_error(caller, ask, item, keyspace) for item in items
         ]
-        found = await self._finder.find(ask.presented, keyspace, _origin(caller, ask))
-        decisions = tuple(
-            question if isinstance(question, DoorwardError) else self._decide(found, question, ask.dry_run)
+        found = await self._finder.find(ask.presented, keyspace, _origin(caller, ask), ask.wanted)
+        now = self._clock()
+        decided = tuple(
+            question if isinstance(question, DoorwardError) else self._decide(found, question, ask.dry_run, now)
             for question in questions
         )
         admitted = next(organization for organization, refusal in refused.items() if refusal is None)
         subject = self._visible(caller, found.subject, admitted, ask.keyspace)
-        return Answers(decisions, subject, found.keyspace, found.revision)
+        return Answers(decided, subject, found.keyspace, found.revision)
 
     async def introspect(self, caller: Caller, ask: Ask | None) -> Answer:
         """Tell whose a credential is and whether it is good for anything now; without one, who the caller is."""
         if ask is None:
             caller.checked.append("introspect oneself")
             return Answer(ALLOWED, caller.subject, caller.keyspace, caller.revision)
-        self._guard.require(caller, "decisions:introspect", _decisions(_reach(caller, ""), _keyspace_name(ask)))
-        found = await self._finder.find(ask.presented, await self._finder.keyspace(ask.keyspace), _origin(caller, ask))
+        self._guard.require(caller, "decisions:introspect", decisions(reach(caller, ""), _keyspace_name(ask)))
+        keyspace = await self._finder.keyspace(ask.keyspace, ask.wanted)
+        found = await self._finder.find(ask.presented, keyspace, _origin(caller, ask), ask.wanted)
         subject = self._visible(caller, found.subject, "", ask.keyspace)
         decision = found.denial
         if decision is None and found.subject is not None:
@@ -170,13 +178,13 @@ class Authorizer:
         """Ask whether the caller may ask this: in the organization that it names, and for whom it signed in."""
         keyspace = _keyspace_name(ask)
         signed_in = ask.presented if isinstance(ask.presented, SignedIn) else None
-        organization = _reach(caller, item.organization or (signed_in.organization if signed_in else ""))
-        self._guard.require(caller, "decisions:authorize", _decisions(organization, keyspace))
+        organization = reach(caller, item.organization or (signed_in.organization if signed_in else ""))
+        self._guard.require(caller, "decisions:authorize", decisions(organization, keyspace))
         if signed_in is not None:
             # In the principal's own organization too: or it could be found out who is in other ones.
             theirs = check_id("principal.organization", signed_in.organization, "organization")
             for each in dict.fromkeys((organization, theirs)):
-                self._guard.require(caller, "decisions:impersonate", _decisions(each, keyspace))
+                self._guard.require(caller, "decisions:impersonate", decisions(each, keyspace))
 
     def _question(self, caller: Caller, ask: Ask, item: Item, keyspace: Keyspace) -> Question:
         if item.action not in keyspace.permissions:
@@ -215,10 +223,9 @@ class Authorizer:
         except (InvalidField, UnknownReference) as problem:
             return problem
 
-    def _decide(self, found: Found, question: Question, dry_run: bool) -> Decision:
+    def _decide(self, found: Found, question: Question, dry_run: bool, now: Instant) -> Decision:
         if found.denial is not None or found.subject is None:
             return found.denial or DENIED[Reason.KEY_UNKNOWN]
-        now = self._clock()
         decision = decide(found.subject, question, found.keyspace, now)
         self._note(found.subject, now, dry_run)
         return decision
@@ -235,7 +242,7 @@ class Authorizer:
         """Return *subject* if the caller may learn whose key it is: within the organization that it asked about."""
         if subject is None or subject.organization.id == (admitted or caller.organization):
             return subject
-        resource = _decisions(subject.organization.id, keyspace)
+        resource = decisions(subject.organization.id, keyspace)
         return subject if self._guard.may(caller, "decisions:authorize", resource) else None
 
     def _note(self, subject: Subject, now: Instant, dry_run: bool) -> None:
@@ -243,15 +250,15 @@ class Authorizer:
             self._uses.note(subject.key, subject.secret, now)
 
 
-def _decisions(organization: str, keyspace: str) -> str:
-    return f"organizations/{organization}/keyspaces/{keyspace}/decisions"
+def _cacheable_for(caller: Caller, found: Found, now: Instant) -> int:
+    """Return for how many microseconds a client may keep an answer, unless it hears otherwise.
 
-
-def _reach(caller: Caller, organization: str) -> str:
-    """The organization in whose name a caller asks; `-` for an operator's key that names none."""
-    if organization:
-        return check_id("organization", organization, "organization")
-    return "-" if caller.crosses else caller.organization
+    Not where the client's address took part, nor where nobody proved possession of a key: there is nothing to hear of.
+    """
+    subject = found.subject
+    if not found.tokens or not caller.depends_on or subject is None or subject.key is None or subject.networks:
+        return 0
+    return min(LONGEST, next((moment - now for moment in found.moments if moment > now), LONGEST))
 
 
 def _origin(caller: Caller, ask: Ask) -> Origin:

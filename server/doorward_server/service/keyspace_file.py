@@ -115,6 +115,7 @@ class _Document(_Strict):
     algorithm: Literal["EdDSA", "HS256"] = "EdDSA"
     verifier: Literal["hmac-sha256", "bcrypt-sha256"] = "hmac-sha256"
     recoverable: bool = False
+    serve_stale: bool = True
     legacy: Annotated[list[_Legacy], Field(max_length=20)] = []
     keys: _Keys = _Keys()
     types: Annotated[dict[str, Words], Field(min_length=1, max_length=200)]

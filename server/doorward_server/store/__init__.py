@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from .store import Store
+from .tail import TailConnection
 from .values import (
     ChainReport,
     HeldVerifier,
     Imported,
+    KeyspaceSnapshot,
     LookupTaken,
     PrincipalSnapshot,
     Replica,
@@ -20,6 +22,7 @@ __all__ = [
     "ChainReport",
     "HeldVerifier",
     "Imported",
+    "KeyspaceSnapshot",
     "LookupTaken",
     "PrincipalSnapshot",
     "Replica",
@@ -27,5 +30,6 @@ __all__ = [
     "Store",
     "StoreNotReady",
     "StoredEvent",
+    "TailConnection",
     "Written",
 ]

@@ -11,6 +11,7 @@ from doorward_server.core.model import Binding, PrincipalRecord, Record, Subject
 from .dialect import Dialect, Sqlite
 from .rows import (
     KEY,
+    KEYSPACE,
     ORGANIZATION,
     PRINCIPAL,
     SECRET_NAMES,
@@ -18,11 +19,12 @@ from .rows import (
     Rows,
     _texts,
     to_key,
+    to_keyspace,
     to_organization,
     to_principal,
     to_secret,
 )
-from .values import PrincipalSnapshot, Snapshot
+from .values import KeyspaceSnapshot, PrincipalSnapshot, Snapshot
 
 _BINDING = (
     "id", "subject_kind", "subject", "role", "resources", "not_before", "expires_at", "created_at", "updated_at",
@@ -55,6 +57,9 @@ LEFT JOIN keyspace AS ks ON ks.name = ?
 LEFT JOIN principal AS p ON p.organization = ? AND p.id = ?
 LEFT JOIN organization AS o ON o.id = p.organization
 WHERE r.id = 1
+"""
+_KEYSPACE_RECORD = """
+SELECT r.value, {keyspace} FROM revision AS r LEFT JOIN keyspace AS ks ON ks.name = ? WHERE r.id = 1
 """
 
 
@@ -92,6 +97,13 @@ def find_principal_record(dialect: Dialect, organization: str, principal: str, k
     return PrincipalSnapshot(revision, version, record)
 
 
+def find_keyspace_record(dialect: Dialect, name: str) -> KeyspaceSnapshot:
+    """Return what the store knows about a keyspace."""
+    row = dialect.database.execute_sql(_statement(dialect.param, _KEYSPACE_RECORD), (name,)).fetchone()
+    revision, *found = row
+    return KeyspaceSnapshot(revision, to_keyspace(tuple(found)) if found[0] is not None else None)
+
+
 @cache
 def _statement(param: str, text: str) -> str:
     binding = ", ".join(f"b.{name}" for name in _BINDING)
@@ -110,6 +122,7 @@ def _statement(param: str, text: str) -> str:
         key=_columns("k", KEY),
         organization=_columns("o", ORGANIZATION),
         principal=_columns("p", PRINCIPAL),
+        keyspace=_columns("ks", KEYSPACE),
         own=_OWN.format(**words),
         by_group=_BY_GROUP.format(**words),
     )

@@ -31,15 +31,19 @@ from doorward_server.core.model import (
 from doorward_server.core.rails import ActiveLimit
 
 from . import audit, bulk, directory, entities, expiries, keys, keyspaces, last_uses, migrate, records, sealed
+from .acknowledgements import kept_for
+from .changes import prune
 from .dialect import open_dialect
 from .directory import ChangeBinding, ChangeGroup, ChangeOrganization, ChangePrincipal
 from .entities import BINDINGS, GROUPS, KEYSPACES, ORGANIZATIONS, PRINCIPALS
 from .keys import ChangeKey
 from .keyspaces import ChangeKeyspace
 from .peppers import PepperStore
+from .replicas import ReplicaStore
 from .rows import REVISION
+from .tail import TailConnection, open_tail
 from .transaction import Transactions
-from .values import ChainReport, Imported, PrincipalSnapshot, Snapshot, StoredEvent, Written
+from .values import ChainReport, Imported, KeyspaceSnapshot, PrincipalSnapshot, Snapshot, StoredEvent, Written
 
 T = TypeVar("T")
 
@@ -55,13 +59,10 @@ class Store:
         """
         self._dialect = open_dialect(url)
         self._seal = audit.Seal(audit_keys, pepper if callable(pepper) else lambda: pepper)
-        self._transactions = Transactions(self._dialect, self._seal)
-        self._write, self._read, self._look = (
-            self._transactions.write,
-            self._transactions.read,
-            self._transactions.look,
-        )
-        self.peppers = PepperStore(self._transactions)
+        transactions = Transactions(self._dialect, self._seal)
+        self._write, self._read, self._look = transactions.write, transactions.read, transactions.look
+        self.peppers = PepperStore(transactions)
+        self.replicas = ReplicaStore(transactions, kept_for(self._dialect))
         self._migrating = threading.RLock()
         self._locks = 0
 
@@ -110,6 +111,17 @@ class Store:
         row = self._look(lambda tx: tx.row(REVISION.select(REVISION.value)))
         return int(row[0]) if row else 0
 
+    def open_tail(self, max_staleness: int) -> TailConnection:
+        """Open what a replica follows the change log with, if its caches live *max_staleness* microseconds."""
+        return open_tail(self._dialect, max_staleness)
+
+    def prune_changes(self, keep: int = 100_000) -> int:
+        """Remove about 1,000 rows of the change log that are over *keep* revisions old; return how many: call until 0.
+
+        A replica that has not read them yet sees that they are gone, and begins anew.
+        """
+        return self._write(lambda tx: prune(tx, keep)).value
+
     # --- what decisions read ------------------------------------------------------------------------------------------
 
     def find_record(self, keyspace: str, lookup: str) -> Snapshot:
@@ -119,6 +131,10 @@ class Store:
     def find_principal_record(self, organization: str, principal: str, keyspace: str) -> PrincipalSnapshot:
         """Return all that a decision about this principal needs, from one snapshot."""
         return self._look(lambda _: records.find_principal_record(self._dialect, organization, principal, keyspace))
+
+    def find_keyspace_record(self, name: str) -> KeyspaceSnapshot:
+        """Return a keyspace with the revision that it was read at."""
+        return self._look(lambda _: records.find_keyspace_record(self._dialect, name))
 
     # --- keys ---------------------------------------------------------------------------------------------------------
 

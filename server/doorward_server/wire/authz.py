@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from doorward.v1 import authz_pb2 as pb
@@ -17,8 +19,18 @@ from doorward_server.service.authorizing import (
     Item,
 )
 from doorward_server.service.finding import HttpParts, Presented, SignedIn
+from doorward_server.service.freshness import AS_PROMISED, Consistency
 from doorward_server.service.guard import Caller
-from doorward_server.wire.convert import CEILINGS, bounded, masked_text, to_principal, to_timestamp
+from doorward_server.service.leasing import Invalidation, Leasing, Ping, Pong
+from doorward_server.wire.convert import (
+    CEILINGS,
+    bounded,
+    from_texts,
+    masked_text,
+    to_duration,
+    to_principal,
+    to_timestamp,
+)
 from doorward_server.wire.errors import code_of, message_of, metadata_of
 from doorward_server.wire.metrics import Metrics
 
@@ -29,10 +41,11 @@ MAX_HTTP_TEXT = 8192
 
 
 class AuthzServicer:
-    """Parses, calls `Authorizer` on the event loop, converts."""
+    """Parses, calls `Authorizer` and `Leasing` on the event loop, converts."""
 
-    def __init__(self, authorizer: Authorizer, metrics: Metrics) -> None:
+    def __init__(self, authorizer: Authorizer, leasing: Leasing, metrics: Metrics) -> None:
         self._authorizer = authorizer
+        self._leasing = leasing
         self._metrics = metrics
 
     async def Authorize(self, request: pb.AuthorizeRequest, caller: Caller) -> pb.AuthorizeResponse:
@@ -40,7 +53,11 @@ class AuthzServicer:
         decision = answer.decision
         self._metrics.decided(answer.keyspace.name, decision.reason)
         return pb.AuthorizeResponse(
-            **_decided(decision), identity=_identity(answer.subject, answer.keyspace), revision=answer.revision
+            **_decided(decision),
+            identity=_identity(answer.subject, answer.keyspace),
+            revision=answer.revision,
+            lease_cacheable_for=to_duration(answer.cacheable_for) if answer.cacheable_for else None,
+            depends_on=answer.depends_on,
         )
 
     async def BatchAuthorize(self, request: pb.BatchAuthorizeRequest, caller: Caller) -> pb.BatchAuthorizeResponse:
@@ -66,6 +83,13 @@ class AuthzServicer:
             revision=answer.revision,
         )
 
+    async def Lease(
+        self, messages: AsyncIterator[tuple[pb.LeaseRequest, Caller]]
+    ) -> AsyncGenerator[pb.LeaseResponse, None]:
+        async with aclosing(self._leasing.converse(_pings(messages))) as told:
+            async for it in told:
+                yield _told(it)
+
     def _result(self, keyspace: Keyspace, decision: Decision | DoorwardError) -> pb.BatchAuthorizeResult:
         if isinstance(decision, DoorwardError):
             code = code_of(decision).value[0]
@@ -84,6 +108,32 @@ def _ask(request: Any) -> Ask:
         environment=getattr(request, "environment", ""),
         client_ip=request.context.client_ip,
         dry_run=getattr(request, "dry_run", False),
+        wanted=_consistency(request.consistency) if request.HasField("consistency") else AS_PROMISED,
+    )
+
+
+def _consistency(consistency: pb.Consistency) -> Consistency:
+    if consistency.at_least_as_fresh < 0:
+        raise InvalidField("consistency.at_least_as_fresh", "must be a revision that an answer has told")
+    return Consistency(consistency.full, consistency.at_least_as_fresh)
+
+
+async def _pings(messages: AsyncIterator[tuple[pb.LeaseRequest, Caller]]) -> AsyncIterator[tuple[Ping, Caller]]:
+    async for message, caller in messages:
+        if not message.HasField("ping"):
+            raise InvalidField("ping", "is required")
+        keyspaces = from_texts("keyspaces", message.keyspaces)
+        yield Ping(message.ping.sequence, message.ping.applied_revision, message.organization, keyspaces), caller
+
+
+def _told(it: Invalidation | Pong) -> pb.LeaseResponse:
+    if isinstance(it, Pong):
+        lasting = to_duration(it.max_staleness // 1000)
+        pong = pb.LeaseResponse.Pong(sequence=it.sequence, revision=it.revision, max_staleness=lasting)
+        return pb.LeaseResponse(pong=pong)
+    everything = it.dropped is None
+    return pb.LeaseResponse(
+        invalidation=pb.LeaseResponse.Invalidation(revision=it.revision, dropped=it.dropped or (), all=everything)
     )
 
 

@@ -36,6 +36,7 @@ STATUS: dict[type[DoorwardError], StatusCode] = {
     errors.NotRecoverable: StatusCode.FAILED_PRECONDITION,
     errors.CountMismatch: StatusCode.FAILED_PRECONDITION,
     errors.TooManyActiveKeys: StatusCode.FAILED_PRECONDITION,
+    errors.RevisionNotReached: StatusCode.FAILED_PRECONDITION,
     errors.EtagMismatch: StatusCode.ABORTED,
     errors.QuotaExceeded: StatusCode.RESOURCE_EXHAUSTED,
     errors.StoreUnavailable: StatusCode.UNAVAILABLE,

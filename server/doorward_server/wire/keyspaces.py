@@ -6,7 +6,7 @@ from doorward.v1 import keyspaces_pb2 as pb
 from doorward_server.service.guard import Caller
 from doorward_server.service.keyspaces import Keyspaces
 from doorward_server.service.pool import Pool
-from doorward_server.wire.convert import to_keyspace
+from doorward_server.wire.convert import to_keyspace, to_propagation
 
 
 class KeyspaceServicer:
@@ -23,6 +23,7 @@ class KeyspaceServicer:
             outcome=pb.ApplyOutcome.Value(f"APPLY_OUTCOME_{applied.outcome}"),
             diff=applied.diff,
             revision=applied.revision,
+            propagation=to_propagation(nothing_to_drop=request.dry_run),
         )
 
     async def GetKeyspace(self, request: pb.GetKeyspaceRequest, caller: Caller) -> pb.GetKeyspaceResponse:
