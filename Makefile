@@ -85,6 +85,14 @@ protos-baseline: $(DEV) ## accept the contract of protos/ as the one to keep
 bench: $(DEV) ## measure Authorize against an empty RPC on this machine
 	$(BIN)/python tests/bench/run.py
 
+.PHONY: chaos
+chaos: $(DEV) ## hold real replicas to the promise of docs/reliability.md under faults, for minutes (ARGS='--seed 7')
+	$(BIN)/python -m tests.chaos $(ARGS)
+
+.PHONY: chaos-plants
+chaos-plants: $(DEV) ## plant bugs in the replicas, and see that the same run notices (ARGS='fence-off --store sqlite')
+	$(BIN)/python -m tests.chaos.planting $(ARGS)
+
 .PHONY: format
 format: $(DEV) ## format, and fix what can be fixed by itself
 	$(BIN)/ruff check --fix-only .

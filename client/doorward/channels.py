@@ -48,10 +48,11 @@ _STREAMS = frozenset(
 
 # Calls whose second try could do harm or answer with an error about the first one's success. CreateKey and RotateKey
 # are not among them: every one of them carries a request_id. BatchRevokeKeys counts what it ended, which a second try
-# would not find again. ImportKeys is long and dear, and its caller sends it again if it fails.
+# would not find again. ImportKeys is long and dear, and its caller sends it again if it fails. A Lease that ended
+# begins with nothing, which its holder must know.
 _NOT_REPEATABLE = frozenset(
     f"{verb}{noun}" for noun in ("Organization", "Principal", "Group", "Binding") for verb in ("Create", "Delete")
-) | {"BatchRevokeKeys", "DeleteKey", "ImportKeys"}
+) | {"BatchRevokeKeys", "DeleteKey", "ImportKeys", "Lease"}
 
 SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],

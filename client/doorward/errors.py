@@ -29,7 +29,8 @@ DoorwardError
     │   ├── TooManyActiveKeys       the owner has as many active keys as the keyspace allows
     │   ├── GroupCycle              the group would be in itself
     │   ├── KeysStranded            a keyspace's change would take from keys what they hold
-    │   └── KeyspaceTestsFailed     a keyspace file's own tests fail
+    │   ├── KeyspaceTestsFailed     a keyspace file's own tests fail
+    │   └── RevisionNotReached      the store has not come as far as `consistency` asks
     ├── Aborted
     │   └── EtagMismatch            somebody else changed it in between
     ├── ResourceExhausted
@@ -262,6 +263,12 @@ class KeyspaceTestsFailed(FailedPrecondition):
     reason = "KEYSPACE_TESTS_FAILED"
 
 
+class RevisionNotReached(FailedPrecondition):
+    """The store has not come as far as `consistency` asks; `metadata["reached"]` says how far it is."""
+
+    reason = "REVISION_NOT_REACHED"
+
+
 class Aborted(CallFailed):
     """Something else got in between."""
 
@@ -342,6 +349,7 @@ BY_REASON: Mapping[str, type[CallFailed]] = {
         GroupCycle,
         KeysStranded,
         KeyspaceTestsFailed,
+        RevisionNotReached,
         EtagMismatch,
         QuotaExceeded,
         StoreUnavailable,

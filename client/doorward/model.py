@@ -1,8 +1,9 @@
 """What Doorward answers: frozen values without any gRPC in them.
 
 Instants are aware and in UTC. Enum values that this version of the client does not know are UNKNOWN, and an UNKNOWN
-never allows anything. `revision` is the store's commit counter after the change that answered with the value, and None
-where the value was only read; it does not take part in comparisons.
+never allows anything. `revision` is the store's commit counter after the change that answered with the value, and
+`propagation` how far that change had come by then; both are None where the value was only read, and take no part in
+comparisons.
 """
 
 from __future__ import annotations
@@ -57,6 +58,21 @@ class ApplyOutcome(StrEnum):
     UNCHANGED = "UNCHANGED"
 
 
+class Propagation(StrEnum):
+    """What was still cached of the time before a change when the call that made it returned.
+
+    ACKNOWLEDGED: nothing; every replica, and every client that holds a lease, has confirmed it. EXPIRED: some did not
+    answer, but none can still hold the old answer. NOT_AWAITED: you asked not to wait; old answers may be given for up
+    to a second after the commit. NOT_NEEDED: nothing had to be dropped. UNKNOWN: the server does not say.
+    """
+
+    UNKNOWN = "UNKNOWN"
+    ACKNOWLEDGED = "ACKNOWLEDGED"
+    EXPIRED = "EXPIRED"
+    NOT_AWAITED = "NOT_AWAITED"
+    NOT_NEEDED = "NOT_NEEDED"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Organization:
     """A tenant. `keys` is how many unrevoked keys it has, told when it was updated and None otherwise."""
@@ -70,6 +86,7 @@ class Organization:
     etag: str
     keys: int | None = field(default=None, compare=False)
     revision: int | None = field(default=None, compare=False)
+    propagation: Propagation | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +105,7 @@ class Principal:
     etag: str
     keys: int | None = field(default=None, compare=False)
     revision: int | None = field(default=None, compare=False)
+    propagation: Propagation | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +119,7 @@ class Group:
     updated_at: datetime
     etag: str
     revision: int | None = field(default=None, compare=False)
+    propagation: Propagation | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +149,7 @@ class Binding:
     condition: str = ""
     """In CEL; it counts only where this holds. Empty: always."""
     revision: int | None = field(default=None, compare=False)
+    propagation: Propagation | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +184,7 @@ class ChangedRelations:
 
     count: int
     revision: int
+    propagation: Propagation = Propagation.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +200,15 @@ class StoredResource:
     updated_at: datetime
     etag: str
     revision: int | None = field(default=None, compare=False)
+    propagation: Propagation | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A change that answers with nothing but how far it has come."""
+
+    revision: int
+    propagation: Propagation = Propagation.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +218,7 @@ class Ended:
     keys: int
     revision: int
     relations: int = 0
+    propagation: Propagation = Propagation.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +282,7 @@ class Key:
     rotate_by: datetime | None = None
     """When its newest secret should be replaced at the latest, by the keyspace's rule."""
     revision: int | None = field(default=None, compare=False)
+    propagation: Propagation | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +307,7 @@ class IssuedKey:
     warnings: tuple[KeyWarning, ...] = ()
     replaced_keys: tuple[str, ...] = ()
     """Ids of older keys of the same owner that were revoked to make room for this one."""
+    propagation: Propagation = Propagation.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +317,7 @@ class RevokedKeys:
     count: int
     sample: tuple[Key, ...]
     revision: int
+    propagation: Propagation = Propagation.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -335,3 +369,4 @@ class AppliedKeyspace:
     changes: tuple[str, ...] = ()
     stranded: tuple[Stranding, ...] = ()
     tests: tuple[KeyspaceTestResult, ...] = ()
+    propagation: Propagation = Propagation.UNKNOWN

@@ -7,13 +7,14 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import structlog
 from grpc_health.v1 import health
 
 from doorward_server.config import Config, split_address
 from doorward_server.core.errors import DoorwardError
-from doorward_server.core.model import Quotas
+from doorward_server.core.model import SECOND, Quotas
 from doorward_server.service.asking import Asking
 from doorward_server.service.authorizing import Authorizer
 from doorward_server.service.batch_revoking import BatchRevokes
@@ -24,11 +25,13 @@ from doorward_server.service.expiring import SWEEP_SECONDS, Expiring
 from doorward_server.service.explaining import Explainer
 from doorward_server.service.facts import Facts
 from doorward_server.service.finding import Finder
+from doorward_server.service.freshness import Boot, Freshness, boot_clock
 from doorward_server.service.guard import Clock, Guard
 from doorward_server.service.ids import Random, new_id
 from doorward_server.service.importing import Imports
 from doorward_server.service.keys import Keys
 from doorward_server.service.keyspaces import Keyspaces
+from doorward_server.service.leasing import Leasing
 from doorward_server.service.mint import Mint
 from doorward_server.service.peppers import Keyring, PepperProblem, Ring, check_peppers, make_ring, read_ring
 from doorward_server.service.pool import Pool
@@ -36,7 +39,9 @@ from doorward_server.service.proving import Prover
 from doorward_server.service.replica import BEAT_SECONDS, Membership
 from doorward_server.service.revealing import Reveals
 from doorward_server.service.roles import Roles
+from doorward_server.service.tailing import Tailing
 from doorward_server.service.usage import LastUse
+from doorward_server.service.waiting import Registry, Waiting
 from doorward_server.store import Store
 from doorward_server.wire.authz import AuthzServicer
 from doorward_server.wire.directory import DirectoryServicer
@@ -44,6 +49,7 @@ from doorward_server.wire.gate import Gate, log_defect
 from doorward_server.wire.keys import KeyServicer
 from doorward_server.wire.keyspaces import KeyspaceServicer
 from doorward_server.wire.metrics import Metrics
+from doorward_server.wire.scraping import serve_metrics
 from doorward_server.wire.server import QUIET, Servicers, Tls, bind, make_server, set_health
 
 log = structlog.get_logger("doorward")
@@ -51,7 +57,9 @@ FLUSH_SECONDS = 1.0
 ANSWERS_LEAVE = 0.2
 """Seconds that the last answers get to leave the process when it drains."""
 UNREADY_AFTER = 10.0
-"""Seconds without an answer from the store after which health says NOT_SERVING."""
+"""Seconds without a lease after which health says NOT_SERVING."""
+TIDY_SECONDS = 1.0
+PRUNE_SECONDS = 60.0
 
 
 @contextlib.contextmanager
@@ -110,35 +118,52 @@ class App:
     uses: LastUse
     metrics: Metrics
     membership: Membership
+    freshness: Freshness
+    tailing: Tailing
+    waiting: Waiting
+    leasing: Leasing
+    registry: Registry
     expiring: Expiring
     clock: Clock
     pools: tuple[Pool, ...]
     servicers: Servicers
 
-    async def start(self) -> int:
-        """Bind, serve, and return the port. Raises BindFailed; OSError for the metrics' port or a missing PEM file.
+    async def start(self, *, shares_port: bool = False) -> int:
+        """Bind, register, follow the change log, serve, and return the port, which other workers may share.
 
-        Raises PepperProblem too.
+        Raises BindFailed, PepperProblem, StoreUnavailable; OSError for the metrics' port or a missing PEM file.
         """
         self._stopped = False
         self._health = health.aio.HealthServicer()
-        self._gate = Gate(self.authorizer, self.metrics, QUIET)
-        self._server = make_server(self._gate, self.servicers, self._health)
+        self._gate = Gate(self.authorizer, self.metrics, QUIET, self.waiting.wait)
+        self._server = make_server(self._gate, self.servicers, self._health, shares_port=shares_port)
         port = bind(self._server, self.config.listen, _tls(self.config))
         self.metrics_port: int | None = None
         self._stop_metrics: Callable[[], None] = lambda: None
         if self.config.metrics_listen:
-            self.metrics_port, self._stop_metrics = self.metrics.serve(*split_address(self.config.metrics_listen))
+            self.metrics_port, self._stop_metrics = serve_metrics(
+                self.metrics, *split_address(self.config.metrics_listen)
+            )
         self._beats = Pool("beats", threads=1, backlog=1)  # nothing else may hold them up
         try:
             await self._beats.run(self.membership.enter)
+            self.tailing.start()
+            await self.tailing.joined()
         except (PepperProblem, DoorwardError):
+            await self.tailing.stop()
             self._beats.close()
             self._stop_metrics()
             raise
         await self._server.start()
         await set_health(self._health, serving=True)
-        keep = (self._keep_flushing(), self._watch_store(), self._keep_beating(), self._keep_expiring())
+        keep = (
+            self._keep_flushing(),
+            self._watch_lease(),
+            self._keep_beating(),
+            self._keep_expiring(),
+            self._keep_tidy(),
+            self._keep_pruning(),
+        )
         self._tasks = [asyncio.create_task(it) for it in keep]
         return port
 
@@ -148,6 +173,7 @@ class App:
             return
         self._stopped = True
         await self._health.enter_graceful_shutdown()
+        self.leasing.close()
         await self._drain()
         for task in self._tasks:
             task.cancel()
@@ -156,8 +182,11 @@ class App:
             await self.uses.flush()
         except DoorwardError as problem:
             log.error("last uses are lost", why=problem.message)
+        await self.tailing.stop()
+        self.waiting.close()
+        leased = self.freshness.clients.quiet_at() > self.freshness.boot()
         try:
-            await self._beats.run(self.membership.leave)
+            await self._beats.run(self.membership.leave, condemn=leased)
         except DoorwardError as problem:
             log.warning("this replica stays registered until it counts as dead", why=problem.message)
         self._stop_metrics()
@@ -197,19 +226,33 @@ class App:
     async def _sweep(self) -> None:
         await self.pools[1].run(self.expiring.sweep, self.clock())
 
+    async def _keep_tidy(self) -> None:
+        while True:
+            await asyncio.sleep(TIDY_SECONDS)
+            await _attempt(lambda: self._beats.run(self.registry.tidy), "dead replicas stay registered")
+
+    async def _keep_pruning(self) -> None:
+        while True:
+            await asyncio.sleep(PRUNE_SECONDS)
+            await _attempt(self._prune, "the change log stays as long as it is")
+
+    async def _prune(self) -> None:
+        while await self.pools[1].run(self.store.prune_changes):
+            pass
+
     async def _say(self, ready: bool) -> None:
         await set_health(self._health, serving=ready)
 
-    async def _watch_store(self) -> None:
-        loop = asyncio.get_running_loop()
-        answered, serving = loop.time(), True
+    async def _watch_lease(self) -> None:
+        loop, lease, boot = asyncio.get_running_loop(), self.freshness.lease, self.freshness.boot
+        leased, serving = loop.time(), True
         while True:
-            if await _attempt(lambda: self.pools[0].run(self.store.revision), "the store does not answer"):
-                answered = loop.time()
-            ready = loop.time() - answered < UNREADY_AFTER
+            if lease.live(boot()):
+                leased = loop.time()
+            ready = loop.time() - leased < UNREADY_AFTER
             if ready is not serving and await _attempt(partial(self._say, ready), "health stays as it was"):
                 serving = ready
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(0.5)
 
 
 async def _attempt(work: Callable[[], Awaitable[object]], complaint: str) -> bool:
@@ -225,8 +268,8 @@ async def _attempt(work: Callable[[], Awaitable[object]], complaint: str) -> boo
     return False
 
 
-def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: Random) -> App:
-    """Wire everything. Nothing runs yet, and nothing below knows the clock, the dice or the environment otherwise."""
+def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: Random, boot: Boot = boot_clock) -> App:
+    """Wire everything. Nothing runs yet, and nothing below knows the clocks, the dice or the environment otherwise."""
     reads, management = Pool("reads", threads=4, backlog=512), Pool("management", threads=4, backlog=128)
     hashing = Pool("hashing", threads=1, backlog=64, nice=15)
     slow, penalty = Pool("slow", threads=1, backlog=64, nice=10), Pool("penalty", threads=1, backlog=16, nice=15)
@@ -234,8 +277,13 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     catalog = Catalog(store)
     guard, uses, metrics = Guard(store, catalog, clock), LastUse(store, management), Metrics()
     prover = Prover(store, keyring, slow, penalty, management, clock, random(32))
-    finder = Finder(store, catalog, keyring.current.lookup, prover, reads)
-    authorizer = Authorizer(finder, guard, uses, reads, clock)
+    waits = Pool("waits", threads=1, backlog=8)  # one look at a time: those who wait share it
+    freshness = Freshness(reads, keyring.current.lookup, boot)
+    finder = Finder(store, catalog, keyring.current.lookup, prover, freshness)
+    authorizer = Authorizer(finder, guard, uses, clock)
+    stale = round(config.serve_stale_for * SECOND)
+    membership = Membership(store, keyring, config.peppers, clock, partial(new_id, "replica", random), stale)
+    lease = _follow(store, membership, freshness, catalog, guard, metrics, waits)
     mint = Mint(keyring, random, config.bcrypt_cost)
     keys = Keys(store, catalog, guard, mint, quotas, clock, random)
     imports = Imports(
@@ -247,28 +295,40 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     keyspaces = Keyspaces(store, catalog, guard, mint, clock)
     servicers = Servicers(
         keys=KeyServicer(keys, imports, batch_revokes, reveals, catalog, management, clock),
-        authz=AuthzServicer(authorizer, Explainer(Asking(finder, guard), clock), metrics),
+        authz=AuthzServicer(authorizer, Explainer(Asking(finder, guard), clock), lease.leasing, metrics),
         directory=DirectoryServicer(directory, roles, Facts(store, catalog, guard, quotas, clock), management),
         keyspaces=KeyspaceServicer(keyspaces, management),
     )
-    membership = Membership(store, keyring, config.peppers, clock, new_id("replica", random))
-    pools = (reads, management, slow, penalty, hashing)
-    return App(
-        config,
-        store,
-        keys,
-        directory,
-        roles,
-        keyspaces,
-        authorizer,
-        uses,
-        metrics,
-        membership,
-        Expiring(store),
-        clock,
-        pools,
-        servicers,
-    )
+    pools = (reads, management, slow, penalty, hashing, waits)
+    services = (keys, directory, roles, keyspaces, authorizer, uses)
+    return App(config, store, *services, metrics, *lease, Expiring(store), clock, pools, servicers)
+
+
+class _Lease(NamedTuple):
+    """What may answer from memory, and what keeps that true."""
+
+    membership: Membership
+    freshness: Freshness
+    tailing: Tailing
+    waiting: Waiting
+    leasing: Leasing
+    registry: Registry
+
+
+def _follow(
+    store: Store,
+    membership: Membership,
+    freshness: Freshness,
+    catalog: Catalog,
+    guard: Guard,
+    metrics: Metrics,
+    waits: Pool,
+) -> _Lease:
+    tailing = Tailing(store, membership, freshness, catalog.forget)
+    metrics.watch(freshness, tailing.polls)
+    waiting = Waiting(store, membership, waits, freshness.boot, tailing.hint, metrics.waited)
+    leasing = Leasing(freshness, guard, tailing.hint)
+    return _Lease(membership, freshness, tailing, waiting, leasing, Registry(store, freshness.boot))
 
 
 def _tls(config: Config) -> Tls | None:

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
-import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TypeVar
 
-import structlog
 import typer
-import uvloop
 
-from doorward_server.app import App, build, opened
+from doorward_server.app import opened
 from doorward_server.config import Config, ConfigProblem, load
 from doorward_server.core.errors import DoorwardError
-from doorward_server.demo import furnish
 from doorward_server.logs import configure
 from doorward_server.service.bootstrap import RootKeyProblem, recover_root
 from doorward_server.service.peppers import PepperProblem
 from doorward_server.service.ring_keys import Part, RingKeys
 from doorward_server.service.rotation import Rotation, RotationRefused
+from doorward_server.serving import now, say, serve_alone, serve_as_worker, supervise
 from doorward_server.store import StoreNotReady
 from doorward_server.wire.server import BindFailed
+from doorward_server.workers import PortTaken
 
-log = structlog.get_logger("doorward")
+T = TypeVar("T")
 command = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -37,26 +34,38 @@ command = typer.Typer(
 )
 
 
-def now() -> int:
-    """The real clock: microseconds since 1970-01-01T00:00:00Z."""
-    return time.time_ns() // 1000
-
-
 @command.callback()
 def _root() -> None:
     """Configured by DOORWARD_* variables or the TOML file that DOORWARD_CONFIG names; see docs/operating.md."""
 
 
+Demo = Annotated[
+    Path | None, typer.Option(help="Apply the keyspaces in this folder, make two organizations, and say what to try.")
+]
+
+
 @command.command()
 def serve(
-    demo: Annotated[
-        Path | None,
-        typer.Option(help="Apply the keyspaces in this folder, make two organizations, and say what to try."),
-    ] = None,
+    demo: Demo = None,
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, help="Processes that share the port; one for each core at most.")
+    ] = 1,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then drain."""
     config = _configured()
-    _guarded(lambda: _serve(config, demo))
+    if workers == 1:
+        _guarded(lambda: serve_alone(config, demo))
+        return
+    status = _guarded(lambda: supervise(config, demo, workers))
+    if status:
+        sys.exit(status)
+
+
+@command.command(hidden=True)
+def worker(line: int, listen: Annotated[str, typer.Option()], demo: Demo = None) -> None:
+    """One of the processes of `serve --workers`, which starts it; *line* is its end of a socket pair."""
+    config = _configured().model_copy(update={"listen": listen, "metrics_listen": ""})
+    _guarded(lambda: serve_as_worker(config, demo, line))
 
 
 @command.command("recover-root")
@@ -67,7 +76,7 @@ def recover() -> None:
     def work() -> None:
         with opened(config, now, secrets.token_bytes) as (store, keyring, _):
             key = recover_root(store, keyring.current.peppers, config.root_key, now(), secrets.token_bytes)
-        _say(f"A new root key {key.id} is in {config.root_key}. Revoke the lost one: doorward keys revoke.")
+        say(f"A new root key {key.id} is in {config.root_key}. Revoke the lost one: doorward keys revoke.")
 
     _guarded(work)
 
@@ -79,7 +88,7 @@ def migrate() -> None:
 
     def work() -> None:
         with opened(config, now, secrets.token_bytes, repair=True):
-            _say("The store is up to date, and its change log is whole.")
+            say("The store is up to date, and its change log is whole.")
 
     _guarded(work)
 
@@ -172,10 +181,10 @@ def _configured() -> Config:
         _fail(str(problem), 2)
 
 
-def _guarded(work: Callable[[], None]) -> None:
+def _guarded(work: Callable[[], T]) -> T:
     try:
-        work()
-    except (PepperProblem, RootKeyProblem, RotationRefused, StoreNotReady, BindFailed) as problem:
+        return work()
+    except (PepperProblem, RootKeyProblem, RotationRefused, StoreNotReady, BindFailed, PortTaken) as problem:
         _fail(str(problem), 1)
     except DoorwardError as problem:
         _fail(problem.message, 1)
@@ -183,35 +192,6 @@ def _guarded(work: Callable[[], None]) -> None:
         _fail(f"{problem.filename or 'The system'}: {problem.strerror}.", 1)
     except ValueError as problem:
         _fail(str(problem), 2)
-
-
-def _serve(config: Config, demo: Path | None) -> None:
-    with opened(config, now, secrets.token_bytes) as (store, keyring, made):
-        if made:
-            _say(f"This store is new. Its root key is in {config.root_key}: it may do everything, keep it safe.")
-            if sys.stderr.isatty():
-                _say(f"  {config.root_key.read_text('utf-8').strip()}")
-        uvloop.run(_run(build(config, store, keyring, now, secrets.token_bytes), demo))
-
-
-async def _run(app: App, demo: Path | None) -> None:
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    port = await app.start()
-    log.info("serving", listen=app.config.listen, port=port, metrics_port=app.metrics_port)
-    try:
-        if demo is not None:
-            _say(await furnish(app, demo, port))
-        await stopping.wait()
-    finally:
-        log.info("draining", seconds=app.config.drain_seconds)
-        await app.stop()
-        log.info("stopped")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _fail(text: str, code: int) -> NoReturn:

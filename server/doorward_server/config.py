@@ -44,6 +44,13 @@ class Config(BaseModel):
     tls_private_key: Path | None = Field(None, description="PEM file of its private key.")
     tls_client_ca: Path | None = Field(None, description="PEM file: callers must show a certificate signed by it.")
     plaintext: bool = Field(False, description="Serve without TLS although `listen` is not a loopback address.")
+    serve_stale_for: float = Field(
+        0.0,
+        ge=0,
+        le=3600,
+        description="Seconds for which answers may be out of date while the store is lost; every change then waits so "
+        "much longer for a server that does not answer.",
+    )
     drain_seconds: float = Field(10.0, ge=0, le=3600, description="How long calls may go on after SIGTERM.")
     bcrypt_cost: int = Field(12, ge=4, le=16, description="Of bcrypt-sha256 secrets that are made from now on.")
     max_keys: int = Field(1_000_000, ge=1, description="Keys per organization.")

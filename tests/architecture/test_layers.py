@@ -55,7 +55,7 @@ LAYERS = (
     # gRPC is the wire's; app and command start it.
     Layer(SERVER, never=WIRE, exempt={f"{SERVER}.wire", COMPOSITION, f"{SERVER}.command"}),
     # One place puts the parts together; the command and the demo are given what it made.
-    Layer(SERVER, never={COMPOSITION}, exempt={f"{SERVER}.command", f"{SERVER}.demo"}),
+    Layer(SERVER, never={COMPOSITION}, exempt={f"{SERVER}.serving", f"{SERVER}.command", f"{SERVER}.demo"}),
     # What reads a keyspace file without a server has its parts all the same, where they are installed.
     Layer("doorward", never={SERVER}, exempt={"doorward.cli.keyspace_files"}),
 )

@@ -49,6 +49,8 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tests.bench.proofs import Proofs, deciding, timing  # noqa: E402
+from tests.bench.remembered import bytes_per_key  # noqa: E402
+from tests.bench.waits import Waits  # noqa: E402
 
 HERE = Path(__file__).parent
 KEYS = 1000
@@ -346,8 +348,12 @@ def proofs(table: list[Row], real: Server, load: Load, root: str) -> dict[str, f
     found = asked.flooded(lambda: measure(authorize, real, load, authorize.calls, alone=False)[0])
     found |= asked.imported(statistics.median(empty.rates))
     asked.close()
+    waits = Waits(real.port, root)
+    found |= waits.revoked()
+    found |= waits.flooded(lambda: measure(authorize, real, load, authorize.calls, alone=False)[0])
+    waits.close()
     with pinned(SERVERS):
-        return found | timing() | deciding()
+        return found | timing() | deciding() | {"bytes_per_remembered_key": bytes_per_key()}
 
 
 def report(found: dict[str, float], facts: dict[str, str]) -> None:

@@ -147,7 +147,7 @@ def test_a_leaked_key_ends_and_another_takes_its_place(run: Run, door: Door) -> 
 def test_the_drill_tells_where_the_key_was_used_as_far_as_that_is_known(run: Run, door: Door) -> None:
     answer(door, leaked())
     told = run("keys", "compromised", "key_1").stderr
-    assert "Key key_1 (ServiceNow) is revoked: it works nowhere any more.\n" in told
+    assert "Key key_1 (ServiceNow) is revoked.\n" in told
     assert "Its last use: 2027-03-31 12:00:00Z.\n" in told
     assert "secret aiia_key_live_…9xQz (made 1970-01-01 00:00:00Z): 2027-03-31 12:01:00Z\n" in told
     assert "usage per request is still to come" in told

@@ -14,10 +14,12 @@ import doorward
 from doorward import AsyncClient, Client, decision, errors, imports, model
 from doorward.calls import decided, directory, keys, keyspaces, listing
 from doorward.calls.imports import OUTCOMES
+from doorward.calls.values import PROPAGATIONS
 from doorward.channels import PATHS, SERVICE_CONFIG
-from doorward.v1 import authz_pb2, directory_pb2, errors_pb2, keys_pb2, keyspaces_pb2
+from doorward.v1 import authz_pb2, directory_pb2, errors_pb2, freshness_pb2, keys_pb2, keyspaces_pb2
 
-RPCS = sorted(path.rpartition("/")[2] for path in PATHS.values())
+RPCS = sorted({path.rpartition("/")[2] for path in PATHS.values()} - {"Lease"})
+"""All but the one that is no call: what keeps a cache fresh."""
 
 
 def test_all_holds_every_public_name() -> None:
@@ -101,6 +103,7 @@ def test_the_docstring_draws_the_tree_as_it_is() -> None:
         (model.Ceiling, keys.CEILINGS, keys_pb2.Ceiling, "CEILING_"),
         (model.PrincipalKind, directory.KINDS, directory_pb2.PrincipalKind, "PRINCIPAL_KIND_"),
         (imports.ImportOutcome, OUTCOMES, keys_pb2.ImportOutcome, "IMPORT_OUTCOME_"),
+        (model.Propagation, PROPAGATIONS, freshness_pb2.Propagation, "PROPAGATION_"),
         (model.ApplyOutcome, keyspaces.OUTCOMES, keyspaces_pb2.ApplyOutcome, "APPLY_OUTCOME_"),
     ],
 )
@@ -115,6 +118,7 @@ def test_retries_are_for_unavailable_and_for_what_may_be_repeated() -> None:
     policy: Any = SERVICE_CONFIG["methodConfig"]
     assert [entry["retryPolicy"]["retryableStatusCodes"] for entry in policy] == [["UNAVAILABLE"]]
     retried = {name["method"] for entry in policy for name in entry["name"]}
+    assert "Lease" not in retried
     assert set(RPCS) - retried == {
         "BatchRevokeKeys", "ImportKeys", "CreateBinding", "CreateGroup", "CreateOrganization", "CreatePrincipal",
         "DeleteBinding", "DeleteGroup", "DeleteKey", "DeleteOrganization", "DeletePrincipal",

@@ -254,9 +254,7 @@ def test_a_key_in_a_url_is_no_credential(acme: Customer, name: str) -> None:
     key = text_of(acme.key("read"))
     for query in (f"{name}={key}", f"{name}=Bearer%20{key}"):
         assert_printed(acme.ask(HttpRequest(query=query), "accounts:read"), "CREDENTIAL_MISSING")
-    assert acme.ask(
-        HttpRequest(headers={"Authorization": f"Bearer {key}"}, query=f"{name}={key}"), "accounts:read"
-    )
+    assert acme.ask(HttpRequest(headers={"Authorization": f"Bearer {key}"}, query=f"{name}={key}"), "accounts:read")
 
 
 def test_why_it_was_denied_is_told_to_operators_and_not_to_clients(acme: Customer) -> None:

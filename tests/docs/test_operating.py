@@ -5,6 +5,8 @@ from __future__ import annotations
 import grpc
 
 from doorward_server.config import CLIENT_NAMES, PREFIX, Config
+from doorward_server.service.freshness import Freshness
+from doorward_server.service.pool import Pool
 from doorward_server.wire.metrics import Metrics
 from tests.docs.tables import DOCS, table, words
 
@@ -31,6 +33,8 @@ def test_every_metric_is_told_with_its_labels() -> None:
     metrics = Metrics()
     metrics.handled("/doorward.v1.KeyService/GetKey", grpc.StatusCode.OK, 0.01)
     metrics.decided("aiia", "ALLOWED")
+    metrics.waited("ACKNOWLEDGED", 0.01)
+    metrics.watch(Freshness(Pool("reads", 1, 1), b"key"), {"taken": 1})
     counted = {
         metric.name + ("_total" if metric.type == "counter" else ""): set(metric.samples[0].labels) - {"le"}
         for metric in metrics.collect()

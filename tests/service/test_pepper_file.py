@@ -87,7 +87,7 @@ def test_a_bad_file_refuses_to_start(
     alone.file.write_text(spoil(alone.file.read_text("utf-8")), "utf-8")
     with pytest.raises(PepperProblem), host(store_url, tmp_path, clock, alone):
         pass
-    assert [it.id for it in alone.store.peppers.list_replicas()] == [alone.id]
+    assert [it.id for it in alone.store.replicas.list_all()] == [alone.id]
 
 
 def test_what_a_start_may_lack_depends_on_the_state(

@@ -208,8 +208,8 @@ def test_dead_replicas_and_stopped_ones_hold_nobody_up(
     alone: Host, store_url: str, tmp_path: Path, clock: FakeClock
 ) -> None:
     with host(store_url, tmp_path, clock, alone):
-        assert len(alone.store.peppers.list_replicas()) == 2
-    assert [it.id for it in alone.store.peppers.list_replicas()] == [alone.id]
+        assert len(alone.store.replicas.list_all()) == 2
+    assert [it.id for it in alone.store.replicas.list_all()] == [alone.id]
     clock.advance(DEAD_AFTER / SECOND)
     steps = alone.rotation()
     steps.add()

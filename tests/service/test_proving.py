@@ -271,7 +271,7 @@ class Flooded:
     record: Record
 
     def proves(self, text: str, origin: Origin = ("key_caller", "192.0.2.1")) -> bool:
-        return self.door.run(self.prover.proves(SecretText(text), self.record, False, origin))
+        return self.door.run(self.prover.proves(SecretText(text), self.record.key, False, origin))
 
     @property
     def runs(self) -> tuple[int, int]:
@@ -338,7 +338,7 @@ def test_one_origin_does_not_fill_the_pool_before_it_has_failed(flooded: Flooded
     wrong = changed_everywhere(WEAK)[-1]
 
     async def at_once() -> None:
-        proofs = [flooded.prover.proves(SecretText(wrong), flooded.record, False, ("flood", "")) for _ in range(50)]
+        proofs = [flooded.prover.proves(SecretText(wrong), flooded.record.key, False, ("flood", "")) for _ in range(50)]
         assert not any(await asyncio.gather(*proofs))
 
     flooded.door.run(at_once())

@@ -50,5 +50,7 @@ def at(url: str) -> Iterator[Hands]:
         with psycopg.connect(url, autocommit=True) as connection:
             yield Hands(connection, True)
     else:
-        with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as file:
+        with closing(
+            sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None, check_same_thread=False)
+        ) as file:
             yield Hands(file, False)

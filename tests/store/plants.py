@@ -8,12 +8,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from doorward_server.core.freshness import Poll
 from doorward_server.core.model import Event
-from doorward_server.store import changes, dialect, nesting, transaction
+from doorward_server.store import (
+    Snapshot,
+    Written,
+    acknowledgements,
+    changes,
+    dialect,
+    nesting,
+    records,
+    tail,
+    transaction,
+)
 
 Spoil = Callable[[pytest.MonkeyPatch], None]
 
@@ -84,6 +96,148 @@ def endless_groups(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(nesting, "_levels", lambda *_, **__: iter(()))
 
 
+def sequence(patch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL's revisions come from a sequence: in the order in which they were drawn, not in that of commits.
+
+    Caught by test_tail.test_nothing_is_missed.
+    """
+    remake = changes._postgresql_remake
+    drawn = """
+    DECLARE
+      mine bigint := nextval('{schema}.doorward_sequence');
+    BEGIN
+      PERFORM pg_sleep(random() * 0.02), pg_notify('{channel}', '');
+      UPDATE {schema}.revision SET value = greatest(value, mine);
+      INSERT INTO {schema}.changes (revision, kind, organization, name, nonce)
+        VALUES (mine, a_kind, an_organization, a_name, mine::text);
+    END
+    """
+    patch.setattr(changes, "_NOTE_BODY", drawn)
+    made = "CREATE SEQUENCE IF NOT EXISTS doorward_sequence"
+    patch.setattr(changes, "_postgresql_remake", lambda database: [made, *remake(database)])
+
+
+def data_version_pooled(patch: pytest.MonkeyPatch) -> None:
+    """SQLite's tail asks for `data_version` on a connection of the pool, whose own commits do not change it.
+
+    Caught by test_tail.test_what_this_process_writes_is_told.
+    """
+
+    def connect_alone(self: dialect.Sqlite, patience: float) -> Any:
+        with self.database.connection_context():
+            return self.database.connection()
+
+    patch.setattr(dialect.Sqlite, "connect_alone", connect_alone)
+
+
+def head_apart(patch: pytest.MonkeyPatch) -> None:
+    """A poll reads the counter after the changes, in another snapshot.
+
+    Caught by test_tail.test_nothing_is_missed.
+    """
+    read = "SELECT value, nonce FROM revision"
+    for connection in (tail.SqliteTail, tail.PostgresqlTail):
+
+        def poll(
+            self: Any, replica: str, since: int, started_at: int, whole: Callable[..., Poll] = connection.poll
+        ) -> Poll:
+            rows = whole(self, replica, since, started_at)
+            ((head, nonce),) = self._connection.execute(read).fetchall()
+            return replace(rows, head=head, head_nonce=nonce)
+
+        patch.setattr(connection, "poll", poll)
+
+
+def two_statements(patch: pytest.MonkeyPatch) -> None:
+    """A record's owner is read after its key: parts from two revisions.
+
+    Caught by test_fills.test_fills_are_of_one_moment.
+    """
+    find = records.find_record
+
+    def joined(of: dialect.Dialect, keyspace: str, lookup: str) -> Snapshot:
+        found = find(of, keyspace, lookup)
+        if found.record is None or found.record.key.owner is None:
+            return found
+        key = found.record.key
+        owner = records.find_principal_record(of, key.organization, key.owner or "", keyspace).record
+        if owner is None:
+            return found
+        return replace(found, record=replace(found.record, owner=owner.principal, bindings=owner.bindings))
+
+    patch.setattr(records, "find_record", joined)
+
+
+def counter_apart(patch: pytest.MonkeyPatch) -> None:
+    """A fill reads the counter after the record, in another snapshot.
+
+    Caught by test_fills.test_fills_are_of_one_moment.
+    """
+    find = records.find_record
+
+    def late(of: dialect.Dialect, keyspace: str, lookup: str) -> Snapshot:
+        found = find(of, keyspace, lookup)
+        ((revision,),) = of.database.execute_sql("SELECT value FROM revision").fetchall()
+        return replace(found, revision=revision)
+
+    patch.setattr(records, "find_record", late)
+
+
+def revision_at_start(patch: pytest.MonkeyPatch) -> None:
+    """A change that finds nothing to do tells the revision at which it began.
+
+    Caught by test_revisions.test_whoever_finds_it_done_waits_for_it.
+    """
+    write = transaction.Transactions._write
+
+    def early(self: transaction.Transactions, work: Callable[[transaction.Transaction], Any]) -> Written[Any]:
+        began: list[tuple[transaction.Transaction, int]] = []
+
+        def looking(tx: transaction.Transaction) -> Any:
+            ((revision,),) = tx.dialect.database.execute_sql("SELECT value FROM revision").fetchall()
+            began.append((tx, revision))
+            return work(tx)
+
+        written = write(self, looking)
+        tx, revision = began[-1]
+        changed = any(tally != before for tally, before in tx._tallies.values())
+        return written if changed else replace(written, revision=revision)
+
+    patch.setattr(transaction.Transactions, "_write", early)
+
+
+def not_made_anew(patch: pytest.MonkeyPatch) -> None:
+    """A migration leaves the triggers alone if there are any, and the start-up check is off.
+
+    Caught by test_changes_by_hand.test_a_rebuilt_table_keeps_its_triggers.
+    """
+    install = changes.install
+
+    def once(of: dialect.Dialect, database: Any) -> None:
+        found = changes._sqlite_found if isinstance(of, dialect.Sqlite) else changes._postgresql_found
+        if not found(database):
+            install(of, database)
+
+    patch.setattr(changes, "install", once)
+    patch.setattr(changes, "check", lambda *_: None)
+
+
+def any_history(patch: pytest.MonkeyPatch) -> None:
+    """What was acknowledged before a restore counts after it.
+
+    Caught by test_tail.test_a_restored_store_is_another_one.
+    """
+
+    def of_files(self: acknowledgements.Files, tx: transaction.Transaction) -> dict[str, int]:
+        return {replica: it.revision for replica, it in self._read()}
+
+    def of_table(self: acknowledgements.Table, tx: transaction.Transaction) -> dict[str, int]:
+        return dict(tx.dialect.database.execute_sql("SELECT replica, revision FROM acknowledgement").fetchall())
+
+    patch.setattr(acknowledgements.Files, "list_valid", of_files)
+    patch.setattr(acknowledgements.Table, "list_valid", of_table)
+
+
 PLANTS: dict[str, Spoil] = {
     "event-outside": event_outside,
     "no-trigger": no_trigger,
@@ -91,7 +245,17 @@ PLANTS: dict[str, Spoil] = {
     "forgotten-facts": forgotten_facts,
     "no-snapshot": no_snapshot,
     "endless-groups": endless_groups,
+    "sequence": sequence,
+    "data-version-pooled": data_version_pooled,
+    "head-apart": head_apart,
+    "two-statements": two_statements,
+    "counter-apart": counter_apart,
+    "revision-at-start": revision_at_start,
+    "not-made-anew": not_made_anew,
+    "any-history": any_history,
 }
+ONLY_ON = {"sequence": "postgresql", "revision-at-start": "postgresql", "data-version-pooled": "sqlite"}
+"""Plants that spoil what only one database has."""
 
 
 def plant_the_one_asked_for() -> None:

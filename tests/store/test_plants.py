@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from doorward_server.core.errors import DoorwardError
+from doorward_server.store import Store
 from tests import databases
-from tests.store import hands, plants, test_changes, test_concurrency, test_facts, test_kill, test_nesting, values
+from tests.store import (
+    hands,
+    plants,
+    test_changes,
+    test_changes_by_hand,
+    test_concurrency,
+    test_facts,
+    test_fills,
+    test_kill,
+    test_nesting,
+    test_revisions,
+    test_tail,
+    values,
+)
+from tests.store.tails import Follower, following
 
 Check = Callable[[str], None]
 
@@ -24,28 +40,43 @@ def relations_are_logged(url: str) -> None:
         test_changes.check_every_change_is_logged(prompt, test_changes.CASES["relation"])
 
 
-def one_moment(url: str) -> None:
-    store = databases.open_store(url)
-    try:
-        test_facts.check_record_and_facts_are_of_one_moment(store, url)
-    finally:
-        store.close()
+def with_store(check: Callable[[Store], None]) -> Check:
+    """A check of a store."""
+
+    def opened(url: str) -> None:
+        store = databases.open_store(url)
+        try:
+            check(store)
+        finally:
+            store.close()
+
+    return opened
 
 
-def circles_are_refused(url: str) -> None:
-    store = databases.open_store(url)
-    try:
-        test_nesting.check_circles_are_refused(store)
-    finally:
-        store.close()
+def with_both(check: Callable[[Store, str], None]) -> Check:
+    """A check of a store that goes behind its back."""
+    return lambda url: with_store(lambda store: check(store, url))(url)
 
 
-def no_update_is_lost(url: str) -> None:
-    store = databases.open_store(url)
-    try:
-        test_concurrency.check_no_update_is_lost(store)
-    finally:
-        store.close()
+def with_follower(check: Callable[[Store, Follower], None]) -> Check:
+    """A check of a store that a replica follows."""
+
+    def followed(store: Store) -> None:
+        with following(store) as follower:
+            check(store, follower)
+
+    return with_store(followed)
+
+
+def another_store_is_noticed(url: str) -> None:
+    with hands.at(url) as prompt:
+        with_follower(lambda *its: test_tail.check_a_restored_store_is_another_one(its[0], its[1], prompt))(url)
+
+
+def triggers_survive_a_rebuild(url: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        scripts = test_changes_by_hand.rebuilding(Path(folder))
+        test_changes_by_hand.check_a_rebuilt_table_keeps_its_triggers(url, scripts)
 
 
 def no_half_change(url: str) -> None:
@@ -61,11 +92,22 @@ def no_half_change(url: str) -> None:
 CHECKS: dict[str, Check] = {
     "event-outside": no_half_change,
     "no-trigger": membership_is_logged,
-    "no-lock": no_update_is_lost,
     "forgotten-facts": relations_are_logged,
-    "no-snapshot": one_moment,
-    "endless-groups": circles_are_refused,
+    "no-snapshot": with_both(test_facts.check_record_and_facts_are_of_one_moment),
+    "endless-groups": with_store(test_nesting.check_circles_are_refused),
+    "no-lock": with_store(test_concurrency.check_no_update_is_lost),
+    "sequence": with_follower(test_tail.check_nothing_is_missed),
+    "data-version-pooled": with_follower(test_tail.check_what_this_process_writes_is_told),
+    "head-apart": with_follower(test_tail.check_nothing_is_missed),
+    "two-statements": with_both(test_fills.check_fills_are_of_one_moment),
+    "counter-apart": with_both(test_fills.check_fills_are_of_one_moment),
+    "revision-at-start": with_both(test_revisions.check_whoever_finds_it_done_waits_for_it),
+    "not-made-anew": triggers_survive_a_rebuild,
+    "any-history": another_store_is_noticed,
 }
+CASES = [
+    (backend, name) for name in CHECKS for backend in databases.BACKENDS if plants.ONLY_ON.get(name, backend) == backend
+]
 
 
 @pytest.fixture
@@ -86,12 +128,20 @@ def test_every_plant_has_its_check() -> None:
     assert CHECKS.keys() == plants.PLANTS.keys()
 
 
-@pytest.mark.parametrize(("planted_url", "name"), [(name, name) for name in CHECKS], indirect=["planted_url"])
-def test_a_planted_bug_is_noticed(planted_url: str, name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("backend", "planted_url", "name"),
+    [(backend, name, name) for backend, name in CASES],
+    indirect=["backend", "planted_url"],
+)
+def test_a_planted_bug_is_noticed(planted_url: str, name: str) -> None:
     with pytest.raises((AssertionError, DoorwardError)):
         CHECKS[name](planted_url)
 
 
-@pytest.mark.parametrize(("planted_url", "name"), [("", name) for name in CHECKS], indirect=["planted_url"])
+@pytest.mark.parametrize(
+    ("backend", "planted_url", "name"),
+    [(backend, "", name) for backend, name in CASES],
+    indirect=["backend", "planted_url"],
+)
 def test_the_sound_store_passes_the_same_check(planted_url: str, name: str) -> None:
     CHECKS[name](planted_url)

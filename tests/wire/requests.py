@@ -51,7 +51,7 @@ def _binding(t: Tenant) -> str:
     return t.bind("aiia", "read:findings", principal=t.person())
 
 
-def _member(t: Tenant) -> dict[str, str]:
+def _member(t: Tenant) -> dict[str, Any]:
     person = t.person()
     return {"organization": t.id, "group": t.group(person), "principal": person}
 
@@ -172,6 +172,10 @@ REQUESTS: dict[str, Row] = {
         lambda t: authz.ListAccessibleResourcesRequest(
             key=t.key().text, keyspace="aiia", organization=t.id, action="findings:read"
         ),
+    ),
+    "Lease": Row(
+        "decisions:lease",
+        lambda t: authz.LeaseRequest(ping=authz.LeaseRequest.Ping(sequence=1), organization=t.id, keyspaces=["aiia"]),
     ),
     "CreateOrganization": Row(
         "organizations:create",

@@ -62,7 +62,7 @@ class _Details(grpc.ClientCallDetails):
     compression: Any = None
 
 
-class _As(grpc.UnaryUnaryClientInterceptor, grpc.StreamUnaryClientInterceptor):
+class _As(grpc.UnaryUnaryClientInterceptor, grpc.StreamUnaryClientInterceptor, grpc.StreamStreamClientInterceptor):
     """Adds metadata, and a deadline to calls without one."""
 
     def __init__(self, metadata: list[tuple[str, str]]) -> None:
@@ -72,6 +72,9 @@ class _As(grpc.UnaryUnaryClientInterceptor, grpc.StreamUnaryClientInterceptor):
         return continuation(self._dressed(client_call_details), request)
 
     def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return continuation(self._dressed(client_call_details), request_iterator)
+
+    def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
         return continuation(self._dressed(client_call_details), request_iterator)
 
     def _dressed(self, given: Any) -> _Details:
@@ -226,6 +229,22 @@ class _Thread:
         self.loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(TIMEOUT)
         assert not self._thread.is_alive()
+
+
+def conversed(rpc: Any, request: Any) -> Any:
+    """The first answer to *request* of an RPC in which both sides stream; then the caller goes away."""
+    done = threading.Event()
+
+    def messages() -> Iterator[Any]:
+        yield request
+        done.wait(TIMEOUT)  # a caller that says no more gets no more answers
+
+    answers = rpc(messages())
+    try:
+        return next(answers)
+    finally:
+        done.set()
+        answers.cancel()
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from doorward_server import app as app_module
 from doorward_server.service.expiring import Expiring
 from doorward_server.service.replica import Membership
 from doorward_server.service.usage import LastUse
+from doorward_server.service.waiting import Registry
 from doorward_server.store import Store
 from tests import databases
 from tests.wire.serving import TIMEOUT, serving
@@ -22,7 +23,8 @@ WORK: dict[str, tuple[type, str]] = {
     "last uses": (LastUse, "flush"),
     "expiries": (Expiring, "sweep"),
     "this replica's beat": (Membership, "beat"),
-    "the look at the store": (Store, "revision"),
+    "the registry": (Registry, "tidy"),
+    "the change log": (Store, "prune_changes"),
 }
 
 
@@ -30,7 +32,7 @@ WORK: dict[str, tuple[type, str]] = {
 def test_a_defect_in_the_background_is_logged_and_does_not_end_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    for seconds in ("FLUSH_SECONDS", "SWEEP_SECONDS", "BEAT_SECONDS"):
+    for seconds in ("FLUSH_SECONDS", "SWEEP_SECONDS", "BEAT_SECONDS", "TIDY_SECONDS", "PRUNE_SECONDS"):
         monkeypatch.setattr(app_module, seconds, 0.05)
     owner, method = WORK[name]
     tried, done = [0], threading.Event()

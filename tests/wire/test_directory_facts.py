@@ -342,7 +342,7 @@ def test_a_circle_of_groups_is_refused(acme: Tenant) -> None:
         ({"member_group": "nogroup"}, "member_group"),
     ],
 )
-def test_a_member_is_one_principal_or_one_group(acme: Tenant, fields: dict[str, str], field: str) -> None:
+def test_a_member_is_one_principal_or_one_group(acme: Tenant, fields: dict[str, Any], field: str) -> None:
     request = pb.AddGroupMemberRequest(organization=acme.id, group=acme.group(), **fields)
     refusal = refused(lambda: acme.root.directory.AddGroupMember(request))
     assert (refusal.code, refusal.metadata["field"]) == ("INVALID_ARGUMENT", field)

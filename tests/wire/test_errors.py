@@ -47,6 +47,7 @@ RAISED: dict[str, DoorwardError] = {
         errors.KeyspaceTestsFailed(1, 5, "reading", 12, "reason is ALLOWED, not KEY_EXPIRED"),
         errors.CountMismatch(3, 1_000),
         errors.TooManyActiveKeys("alice", 1),
+        errors.RevisionNotReached(9, 7),
         errors.EtagMismatch("key", "key_1"),
         errors.QuotaExceeded("keys per organization", 1_000_000),
         errors.StoreUnavailable(),

@@ -62,7 +62,7 @@ class Case:
         if self.role == "by-fact":
             self._put(True)
             return
-        here = {"organization": self.tenant.id, "keyspace": "enemy"}
+        here: dict[str, Any] = {"organization": self.tenant.id, "keyspace": "enemy"}
         self._put(False)
         self.directory.WriteRelations(directory.WriteRelationsRequest(relations=[self._relation()], **here))
 
@@ -71,7 +71,7 @@ class Case:
         if self.role == "by-fact":
             self._put(False)
             return
-        here = {"organization": self.tenant.id, "keyspace": "enemy"}
+        here: dict[str, Any] = {"organization": self.tenant.id, "keyspace": "enemy"}
         self.directory.DeleteRelations(directory.DeleteRelationsRequest(relations=[self._relation()], **here))
 
     def _relation(self) -> directory.Relation:

@@ -171,7 +171,7 @@ def test_a_keyspace_that_went_back_is_decided_by_as_it_is(server: Server, acme: 
     compiled = server.app.authorizer._finder._catalog._compiled
     version, known = compiled[name]
     compiled[name] = (version + 1, known)
-    assert asked(acme, held.text, **about) == "ALLOWED"
+    assert asked(acme, held.text, **about, consistency=authz_pb2.Consistency(full=True)) == "ALLOWED"
     assert compiled[name][0] == version
 
 

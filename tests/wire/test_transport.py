@@ -135,7 +135,7 @@ def test_bytes_that_are_no_message_are_refused_with_a_reason_and_only_after_the_
 def test_a_stream_is_refused_at_the_first_message_that_is_none_and_beyond_its_bytes(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ((method, streams),) = [it for it in METHODS if it[1]]
+    method, streams = "/doorward.v1.KeyService/ImportKeys", True
     header = keys_pb2.ImportHeader(organization=new_tenant(server).id, keyspace="aiia", dry_run=True)
     first = keys_pb2.ImportKeysRequest(header=header).SerializeToString()
     row = keys_pb2.ImportKeysRequest(row=keys_pb2.ImportRow(external_id="a", name="x" * 1000)).SerializeToString()
@@ -204,7 +204,7 @@ def test_streams_have_few_places_and_take_none_of_others(server: Server, monkeyp
 
     api = server.api()
     held = [api.keys.ImportKeys.future(slowly()) for _ in range(2)]
-    until(lambda: server.app._gate._running[True] == 2)
+    until(lambda: server.app._gate._running[gate.Kind.STREAM] == 2)
     assert refused(lambda: api.keys.ImportKeys(iter([header]))).reason == "OVERLOADED"
     assert api.authz.Introspect(authz_pb2.IntrospectRequest()).identity.key_name == "root"
     hold.set()

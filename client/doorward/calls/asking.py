@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from doorward.calls.attributes import attributes as _attributes
 from doorward.calls.values import timestamp
@@ -12,6 +12,9 @@ from doorward.decision import HttpRequest, SentRelation
 from doorward.model import Attribute
 from doorward.secret import Secret, reveal, sendable
 from doorward.v1 import authz_pb2 as pb
+
+Consistency = int | Literal["full"] | None
+"""How fresh an answer must be: as of this revision at least, as the store has it (full), or (None) as is promised."""
 
 
 def credential(key: str | Secret | None, http: HttpRequest | None, principal: str | None) -> dict[str, Any]:
@@ -74,3 +77,10 @@ def _reference(argument: str, resource: str) -> pb.ResourceReference:
     if not id:
         raise ValueError(f"{argument}: {resource!r} has no id; write e.g. assessments/42")
     return pb.ResourceReference(type=type, id=id)
+
+
+def freshness(wanted: Consistency) -> pb.Consistency | None:
+    """Return how fresh the answer must be at least."""
+    if wanted is None:
+        return None
+    return pb.Consistency(full=True) if wanted == "full" else pb.Consistency(at_least_as_fresh=int(wanted))

@@ -8,7 +8,7 @@ from functools import wraps
 from typing import ParamSpec
 
 from doorward.calls import A, Call
-from doorward.calls.asking import context, credential, resource_of, sent
+from doorward.calls.asking import Consistency, context, credential, freshness, resource_of, sent
 from doorward.calls.decided import read_decision, read_decisions, read_identity, read_introspection
 from doorward.decision import Decision, HttpRequest, Identity, Question, SentRelation
 from doorward.errors import Denied
@@ -36,6 +36,7 @@ def authorize(
     at: datetime | None = None,
     facts: Mapping[str, Attribute] | None = None,
     dry_run: bool = False,
+    consistency: Consistency = None,
     timeout: float | None = None,
 ) -> Call[pb.AuthorizeResponse, Decision]:
     """Ask whether the holder of a key may do this. The answer is true exactly if it may.
@@ -45,7 +46,9 @@ def authorize(
     denial. `resource` is a type and an id, e.g. "findings/42", or a type alone for its collection; None is the
     collection of the action's type. What you know of it goes along: its `attributes`, its `parent` ("assessments/7"),
     and `relations` to it or its parent. `at` is the moment for conditions that ask for one, `facts` are the other
-    attributes of the context. With `dry_run` the question leaves no trace.
+    attributes of the context. With `dry_run` the question leaves no trace. A revision as `consistency`, e.g. of a
+    change that was made with `no_wait`, must have been seen (RevisionNotReached if the store has not come so far);
+    "full" asks the store, which is slower. Without either, every change that was waited for is seen.
     """
     return Call(
         pb.AuthorizeRequest(
@@ -57,6 +60,7 @@ def authorize(
             context=context(client_ip, at, facts),
             relations=sent(relations),
             dry_run=dry_run,
+            consistency=freshness(consistency),
             **credential(key, http, principal),
         ),
         pb.AuthorizeResponse,
@@ -94,6 +98,7 @@ def batch_authorize(
     at: datetime | None = None,
     facts: Mapping[str, Attribute] | None = None,
     dry_run: bool = False,
+    consistency: Consistency = None,
     timeout: float | None = None,
 ) -> Call[pb.BatchAuthorizeResponse, list[Decision]]:
     """Ask 1 to 100 questions about one credential; return the decisions in the same order, all as of one revision.
@@ -116,6 +121,7 @@ def batch_authorize(
             organization=organization,
             context=context(client_ip, at, facts),
             dry_run=dry_run,
+            consistency=freshness(consistency),
             items=items,
             **credential(key, http, principal),
         ),
@@ -131,11 +137,17 @@ def introspect(
     keyspace: str,
     http: HttpRequest | None = None,
     client_ip: str = "",
+    consistency: Consistency = None,
     timeout: float | None = None,
 ) -> Call[pb.IntrospectResponse, Decision]:
     """Ask whose credential this is. Allowed means good for something now; says nothing about any action."""
     return Call(
-        pb.IntrospectRequest(keyspace=keyspace, context=context(client_ip), **credential(key, http, None)),
+        pb.IntrospectRequest(
+            keyspace=keyspace,
+            context=context(client_ip),
+            consistency=freshness(consistency),
+            **credential(key, http, None),
+        ),
         pb.IntrospectResponse,
         read_introspection,
         timeout,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Unpack
 
 from doorward.calls import Call, Pages
 from doorward.calls.attributes import attributes as _attributes
 from doorward.calls.attributes import read_attributes as _read_attributes
-from doorward.calls.values import KEEP, Keep, given, instant, mask, numbers, words
+from doorward.calls.values import KEEP, Effect, Keep, effect, given, instant, mask, numbers, words
 from doorward.model import Attribute, Ended, Organization, Principal, PrincipalKind
 from doorward.v1 import directory_pb2 as pb
 
@@ -19,14 +20,19 @@ _KIND_NUMBERS = numbers(KINDS)
 
 
 def create_organization(
-    id: str, *, display_name: str = "", attributes: Mapping[str, Attribute] | None = None, timeout: float | None = None
+    id: str,
+    *,
+    display_name: str = "",
+    attributes: Mapping[str, Attribute] | None = None,
+    no_wait: bool = False,
+    timeout: float | None = None,
 ) -> Call[pb.CreateOrganizationResponse, Organization]:
     """Make an organization (tenant); it begins enabled."""
     organization = pb.Organization(id=id, display_name=display_name, attributes=_attributes(attributes))
     return Call(
-        pb.CreateOrganizationRequest(organization=organization),
+        pb.CreateOrganizationRequest(organization=organization, no_wait=no_wait),
         pb.CreateOrganizationResponse,
-        lambda answer: read_organization(answer.organization, revision=answer.revision),
+        lambda answer: read_organization(answer.organization, **effect(answer)),
         timeout,
     )
 
@@ -60,32 +66,35 @@ def update_organization(
     attributes: Mapping[str, Attribute] | Keep = KEEP,
     enabled: bool | Keep = KEEP,
     etag: str = "",
+    no_wait: bool = False,
     timeout: float | None = None,
 ) -> Call[pb.UpdateOrganizationResponse, Organization]:
     """Change what is given, of the caller's own organization if there is no id. Disabled, none of its keys work."""
     changes = given(display_name=display_name, attributes=_changed(attributes), enabled=enabled)
     return Call(
         pb.UpdateOrganizationRequest(
-            organization=pb.Organization(id=id, etag=etag, **changes), update_mask=mask(changes)
+            organization=pb.Organization(id=id, etag=etag, **changes), update_mask=mask(changes), no_wait=no_wait
         ),
         pb.UpdateOrganizationResponse,
-        lambda answer: read_organization(answer.organization, answer.keys, answer.revision),
+        lambda answer: read_organization(answer.organization, answer.keys, **effect(answer)),
         timeout,
     )
 
 
-def delete_organization(id: str, *, timeout: float | None = None) -> Call[pb.DeleteOrganizationResponse, Ended]:
+def delete_organization(
+    id: str, *, no_wait: bool = False, timeout: float | None = None
+) -> Call[pb.DeleteOrganizationResponse, Ended]:
     """End an organization for good, and with it all its keys."""
     return Call(
-        pb.DeleteOrganizationRequest(id=id),
+        pb.DeleteOrganizationRequest(id=id, no_wait=no_wait),
         pb.DeleteOrganizationResponse,
-        lambda answer: Ended(answer.keys, answer.revision),
+        lambda answer: Ended(answer.keys, **effect(answer)),
         timeout,
     )
 
 
 def read_organization(
-    organization: pb.Organization, keys: int | None = None, revision: int | None = None
+    organization: pb.Organization, keys: int | None = None, **written: Unpack[Effect]
 ) -> Organization:
     return Organization(
         id=organization.id,
@@ -96,7 +105,7 @@ def read_organization(
         updated_at=instant(organization.updated_at),
         etag=organization.etag,
         keys=keys,
-        revision=revision,
+        **written,
     )
 
 
@@ -111,6 +120,7 @@ def create_principal(
     display_name: str = "",
     email: str = "",
     attributes: Mapping[str, Attribute] | None = None,
+    no_wait: bool = False,
     timeout: float | None = None,
 ) -> Call[pb.CreatePrincipalResponse, Principal]:
     """Make a user or a service account; it begins enabled. No organization means the caller's own, here as below."""
@@ -123,9 +133,9 @@ def create_principal(
         attributes=_attributes(attributes),
     )
     return Call(
-        pb.CreatePrincipalRequest(principal=principal),
+        pb.CreatePrincipalRequest(principal=principal, no_wait=no_wait),
         pb.CreatePrincipalResponse,
-        lambda answer: read_principal(answer.principal, revision=answer.revision),
+        lambda answer: read_principal(answer.principal, **effect(answer)),
         timeout,
     )
 
@@ -163,33 +173,36 @@ def update_principal(
     attributes: Mapping[str, Attribute] | Keep = KEEP,
     enabled: bool | Keep = KEEP,
     etag: str = "",
+    no_wait: bool = False,
     timeout: float | None = None,
 ) -> Call[pb.UpdatePrincipalResponse, Principal]:
     """Change what is given. Disabled, none of the keys that the principal owns work."""
     changes = given(display_name=display_name, email=email, attributes=_changed(attributes), enabled=enabled)
     return Call(
         pb.UpdatePrincipalRequest(
-            principal=pb.Principal(id=id, organization=organization, etag=etag, **changes), update_mask=mask(changes)
+            principal=pb.Principal(id=id, organization=organization, etag=etag, **changes),
+            update_mask=mask(changes),
+            no_wait=no_wait,
         ),
         pb.UpdatePrincipalResponse,
-        lambda answer: read_principal(answer.principal, answer.keys, answer.revision),
+        lambda answer: read_principal(answer.principal, answer.keys, **effect(answer)),
         timeout,
     )
 
 
 def delete_principal(
-    id: str, *, organization: str = "", timeout: float | None = None
+    id: str, *, organization: str = "", no_wait: bool = False, timeout: float | None = None
 ) -> Call[pb.DeletePrincipalResponse, Ended]:
     """End a principal for good: its keys are revoked, its bindings and memberships go."""
     return Call(
-        pb.DeletePrincipalRequest(organization=organization, id=id),
+        pb.DeletePrincipalRequest(organization=organization, id=id, no_wait=no_wait),
         pb.DeletePrincipalResponse,
-        lambda answer: Ended(answer.keys, answer.revision, answer.relations),
+        lambda answer: Ended(answer.keys, relations=answer.relations, **effect(answer)),
         timeout,
     )
 
 
-def read_principal(principal: pb.Principal, keys: int | None = None, revision: int | None = None) -> Principal:
+def read_principal(principal: pb.Principal, keys: int | None = None, **written: Unpack[Effect]) -> Principal:
     return Principal(
         organization=principal.organization,
         id=principal.id,
@@ -202,7 +215,7 @@ def read_principal(principal: pb.Principal, keys: int | None = None, revision: i
         updated_at=instant(principal.updated_at),
         etag=principal.etag,
         keys=keys,
-        revision=revision,
+        **written,
     )
 
 

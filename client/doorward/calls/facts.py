@@ -3,38 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Unpack
 
 from doorward.calls import Call, Pages
 from doorward.calls.attributes import attributes as facts
 from doorward.calls.attributes import read_attributes
 from doorward.calls.groups import subject
-from doorward.calls.values import instant, instant_or_none
+from doorward.calls.values import Effect, effect, instant, instant_or_none
 from doorward.model import Attribute, ChangedRelations, Relation, StoredResource
 from doorward.v1 import directory_pb2 as pb
 
 
 def write_relations(
-    relations: Iterable[Relation], *, keyspace: str, organization: str = "", timeout: float | None = None
+    relations: Iterable[Relation],
+    *,
+    keyspace: str,
+    organization: str = "",
+    no_wait: bool = False,
+    timeout: float | None = None,
 ) -> Call[pb.WriteRelationsResponse, ChangedRelations]:
     """Keep 1 to 100 relations, all or none; those that are there already stay. No organization means the caller's own,
     here as below.
     """
     return Call(
-        pb.WriteRelationsRequest(organization=organization, keyspace=keyspace, relations=map(_relation, relations)),
+        pb.WriteRelationsRequest(
+            organization=organization, keyspace=keyspace, relations=map(_relation, relations), no_wait=no_wait
+        ),
         pb.WriteRelationsResponse,
-        lambda answer: ChangedRelations(answer.written, answer.revision),
+        lambda answer: ChangedRelations(answer.written, **effect(answer)),
         timeout,
     )
 
 
 def delete_relations(
-    relations: Iterable[Relation], *, keyspace: str, organization: str = "", timeout: float | None = None
+    relations: Iterable[Relation],
+    *,
+    keyspace: str,
+    organization: str = "",
+    no_wait: bool = False,
+    timeout: float | None = None,
 ) -> Call[pb.DeleteRelationsResponse, ChangedRelations]:
     """Forget 1 to 100 relations, all or none; those that are not there are passed over."""
     return Call(
-        pb.DeleteRelationsRequest(organization=organization, keyspace=keyspace, relations=map(_relation, relations)),
+        pb.DeleteRelationsRequest(
+            organization=organization, keyspace=keyspace, relations=map(_relation, relations), no_wait=no_wait
+        ),
         pb.DeleteRelationsResponse,
-        lambda answer: ChangedRelations(answer.deleted, answer.revision),
+        lambda answer: ChangedRelations(answer.deleted, **effect(answer)),
         timeout,
     )
 
@@ -75,6 +90,7 @@ def put_resource(
     attributes: Mapping[str, Attribute] | None = None,
     parent: str = "",
     etag: str = "",
+    no_wait: bool = False,
     timeout: float | None = None,
 ) -> Call[pb.PutResourceResponse, StoredResource]:
     """Keep facts about a resource, e.g. "vulnerabilities/7", and what it is a part of, e.g. "assessments/42".
@@ -90,9 +106,9 @@ def put_resource(
         etag=etag,
     )
     return Call(
-        pb.PutResourceRequest(resource=stored),
+        pb.PutResourceRequest(resource=stored, no_wait=no_wait),
         pb.PutResourceResponse,
-        lambda answer: _read_resource(answer.resource, answer.revision),
+        lambda answer: _read_resource(answer.resource, **effect(answer)),
         timeout,
     )
 
@@ -130,13 +146,13 @@ def list_resources(
 
 
 def delete_resource(
-    resource: str, *, keyspace: str, organization: str = "", timeout: float | None = None
+    resource: str, *, keyspace: str, organization: str = "", no_wait: bool = False, timeout: float | None = None
 ) -> Call[pb.DeleteResourceResponse, ChangedRelations]:
     """Forget all that is kept about a resource, and every relation to it; return how many relations that were."""
     return Call(
-        pb.DeleteResourceRequest(organization=organization, keyspace=keyspace, resource=resource),
+        pb.DeleteResourceRequest(organization=organization, keyspace=keyspace, resource=resource, no_wait=no_wait),
         pb.DeleteResourceResponse,
-        lambda answer: ChangedRelations(answer.relations, answer.revision),
+        lambda answer: ChangedRelations(answer.relations, **effect(answer)),
         timeout,
     )
 
@@ -157,7 +173,7 @@ def _read_relation(relation: pb.Relation) -> Relation:
     )
 
 
-def _read_resource(stored: pb.StoredResource, revision: int | None = None) -> StoredResource:
+def _read_resource(stored: pb.StoredResource, **written: Unpack[Effect]) -> StoredResource:
     return StoredResource(
         organization=stored.organization,
         keyspace=stored.keyspace,
@@ -167,5 +183,5 @@ def _read_resource(stored: pb.StoredResource, revision: int | None = None) -> St
         created_at=instant(stored.created_at),
         updated_at=instant(stored.updated_at),
         etag=stored.etag,
-        revision=revision,
+        **written,
     )

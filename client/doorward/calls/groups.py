@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Unpack
 
 from doorward.calls import Call, Pages
-from doorward.calls.values import KEEP, Keep, given, instant, instant_or_none, mask, timestamp
-from doorward.model import Binding, Group, GroupMember
+from doorward.calls.values import KEEP, Effect, Keep, effect, given, instant, instant_or_none, mask, timestamp
+from doorward.model import Binding, Changed, Group, GroupMember
 from doorward.v1 import directory_pb2 as pb
 
 
 def create_group(
-    id: str, *, organization: str = "", display_name: str = "", timeout: float | None = None
+    id: str, *, organization: str = "", display_name: str = "", no_wait: bool = False, timeout: float | None = None
 ) -> Call[pb.CreateGroupResponse, Group]:
     """Make a group, without members. No organization means the caller's own, here as below."""
     return Call(
-        pb.CreateGroupRequest(group=pb.Group(id=id, organization=organization, display_name=display_name)),
+        pb.CreateGroupRequest(
+            group=pb.Group(id=id, organization=organization, display_name=display_name), no_wait=no_wait
+        ),
         pb.CreateGroupResponse,
-        lambda answer: read_group(answer.group, answer.revision),
+        lambda answer: read_group(answer.group, **effect(answer)),
         timeout,
     )
 
@@ -52,26 +54,31 @@ def update_group(
     organization: str = "",
     display_name: str | Keep = KEEP,
     etag: str = "",
+    no_wait: bool = False,
     timeout: float | None = None,
 ) -> Call[pb.UpdateGroupResponse, Group]:
     """Change what is given."""
     changes = given(display_name=display_name)
     return Call(
         pb.UpdateGroupRequest(
-            group=pb.Group(id=id, organization=organization, etag=etag, **changes), update_mask=mask(changes)
+            group=pb.Group(id=id, organization=organization, etag=etag, **changes),
+            update_mask=mask(changes),
+            no_wait=no_wait,
         ),
         pb.UpdateGroupResponse,
-        lambda answer: read_group(answer.group, answer.revision),
+        lambda answer: read_group(answer.group, **effect(answer)),
         timeout,
     )
 
 
-def delete_group(id: str, *, organization: str = "", timeout: float | None = None) -> Call[pb.DeleteGroupResponse, int]:
-    """End a group for good, with its bindings, members, memberships and relations; return the revision."""
+def delete_group(
+    id: str, *, organization: str = "", no_wait: bool = False, timeout: float | None = None
+) -> Call[pb.DeleteGroupResponse, Changed]:
+    """End a group for good, with its bindings, members, memberships and relations."""
     return Call(
-        pb.DeleteGroupRequest(organization=organization, id=id),
+        pb.DeleteGroupRequest(organization=organization, id=id, no_wait=no_wait),
         pb.DeleteGroupResponse,
-        lambda answer: answer.revision,
+        lambda answer: Changed(**effect(answer)),
         timeout,
     )
 
@@ -82,18 +89,19 @@ def add_group_member(
     *,
     member_group: str = "",
     organization: str = "",
+    no_wait: bool = False,
     timeout: float | None = None,
-) -> Call[pb.AddGroupMemberResponse, int]:
-    """Put a principal, or another group, into a group, and so give it the group's roles; return the revision.
+) -> Call[pb.AddGroupMemberResponse, Changed]:
+    """Put a principal, or another group, into a group, and so give it the group's roles.
 
     Twice is like once. Raises GroupCycle if the group would be in itself.
     """
     return Call(
         pb.AddGroupMemberRequest(
-            organization=organization, group=group, principal=principal, member_group=member_group
+            organization=organization, group=group, principal=principal, member_group=member_group, no_wait=no_wait
         ),
         pb.AddGroupMemberResponse,
-        lambda answer: answer.revision,
+        lambda answer: Changed(**effect(answer)),
         timeout,
     )
 
@@ -104,15 +112,16 @@ def remove_group_member(
     *,
     member_group: str = "",
     organization: str = "",
+    no_wait: bool = False,
     timeout: float | None = None,
-) -> Call[pb.RemoveGroupMemberResponse, int]:
-    """Take a principal, or another group, out of a group, whether or not it is in it; return the revision."""
+) -> Call[pb.RemoveGroupMemberResponse, Changed]:
+    """Take a principal, or another group, out of a group, whether or not it is in it."""
     return Call(
         pb.RemoveGroupMemberRequest(
-            organization=organization, group=group, principal=principal, member_group=member_group
+            organization=organization, group=group, principal=principal, member_group=member_group, no_wait=no_wait
         ),
         pb.RemoveGroupMemberResponse,
-        lambda answer: answer.revision,
+        lambda answer: Changed(**effect(answer)),
         timeout,
     )
 
@@ -140,6 +149,7 @@ def create_binding(
     expires_at: datetime | None = None,
     condition: str = "",
     organization: str = "",
+    no_wait: bool = False,
     timeout: float | None = None,
 ) -> Call[pb.CreateBindingResponse, Binding]:
     """Give a principal or a group a role of a keyspace, on some resources (none given: on every one), for some time.
@@ -157,9 +167,9 @@ def create_binding(
         **subject(principal, group),
     )
     return Call(
-        pb.CreateBindingRequest(binding=binding),
+        pb.CreateBindingRequest(binding=binding, no_wait=no_wait),
         pb.CreateBindingResponse,
-        lambda answer: read_binding(answer.binding, answer.revision),
+        lambda answer: read_binding(answer.binding, **effect(answer)),
         timeout,
     )
 
@@ -205,6 +215,7 @@ def update_binding(
     expires_at: datetime | Keep | None = KEEP,
     condition: str | Keep = KEEP,
     etag: str = "",
+    no_wait: bool = False,
     timeout: float | None = None,
 ) -> Call[pb.UpdateBindingResponse, Binding]:
     """Change what is given; None lifts a bound in time, an empty text a condition."""
@@ -216,22 +227,24 @@ def update_binding(
     )
     return Call(
         pb.UpdateBindingRequest(
-            binding=pb.Binding(id=id, organization=organization, etag=etag, **changes), update_mask=mask(changes)
+            binding=pb.Binding(id=id, organization=organization, etag=etag, **changes),
+            update_mask=mask(changes),
+            no_wait=no_wait,
         ),
         pb.UpdateBindingResponse,
-        lambda answer: read_binding(answer.binding, answer.revision),
+        lambda answer: read_binding(answer.binding, **effect(answer)),
         timeout,
     )
 
 
 def delete_binding(
-    id: str, *, organization: str = "", timeout: float | None = None
-) -> Call[pb.DeleteBindingResponse, int]:
-    """Take a role away again; return the revision."""
+    id: str, *, organization: str = "", no_wait: bool = False, timeout: float | None = None
+) -> Call[pb.DeleteBindingResponse, Changed]:
+    """Take a role away again."""
     return Call(
-        pb.DeleteBindingRequest(organization=organization, id=id),
+        pb.DeleteBindingRequest(organization=organization, id=id, no_wait=no_wait),
         pb.DeleteBindingResponse,
-        lambda answer: answer.revision,
+        lambda answer: Changed(**effect(answer)),
         timeout,
     )
 
@@ -243,7 +256,7 @@ def subject(principal: str | None, group: str | None) -> dict[str, Any]:
     return {"group": group} if principal is None else {"principal": principal}
 
 
-def read_group(group: pb.Group, revision: int | None = None) -> Group:
+def read_group(group: pb.Group, **written: Unpack[Effect]) -> Group:
     return Group(
         organization=group.organization,
         id=group.id,
@@ -251,11 +264,11 @@ def read_group(group: pb.Group, revision: int | None = None) -> Group:
         created_at=instant(group.created_at),
         updated_at=instant(group.updated_at),
         etag=group.etag,
-        revision=revision,
+        **written,
     )
 
 
-def read_binding(binding: pb.Binding, revision: int | None = None) -> Binding:
+def read_binding(binding: pb.Binding, **written: Unpack[Effect]) -> Binding:
     return Binding(
         id=binding.id,
         organization=binding.organization,
@@ -270,5 +283,5 @@ def read_binding(binding: pb.Binding, revision: int | None = None) -> Binding:
         updated_at=instant(binding.updated_at),
         etag=binding.etag,
         condition=binding.condition,
-        revision=revision,
+        **written,
     )

@@ -6,14 +6,16 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Unpack
 
 from doorward.calls import Call, Pages
 from doorward.calls.values import (
     KEEP,
+    Effect,
     Expires,
     Keep,
     duration,
+    effect,
     expiry,
     given,
     instant,
@@ -23,7 +25,7 @@ from doorward.calls.values import (
     timestamp,
     words,
 )
-from doorward.model import Ceiling, IssuedKey, Key, KeyBinding, KeySecret, KeyState, KeyWarning, RevokedKeys
+from doorward.model import Ceiling, Changed, IssuedKey, Key, KeyBinding, KeySecret, KeyState, KeyWarning, RevokedKeys
 from doorward.secret import Secret
 from doorward.v1 import keys_pb2 as pb
 
@@ -53,6 +55,7 @@ def create_key(
     time_zone: str = "",
     api_version: str = "",
     request_id: str = "",
+    no_wait: bool = False,
     timeout: float | None = None,
 ) -> Call[pb.CreateKeyResponse, IssuedKey]:
     """Make a key, and return it with the full text of its secret: the only time it leaves Doorward.
@@ -80,6 +83,7 @@ def create_key(
             expiry=expiry(expires, time_zone),
             request_id=request_id or str(uuid.uuid4()),
             api_version=api_version,
+            no_wait=no_wait,
         ),
         pb.CreateKeyResponse,
         _made,
@@ -151,6 +155,7 @@ def update_key(
     expires: Expires | Keep = KEEP,
     time_zone: str = "",
     etag: str = "",
+    no_wait: bool = False,
     timeout: float | None = None,
 ) -> Call[pb.UpdateKeyResponse, Key]:
     """Change what is given. An etag, if given, is the one that the key must have now."""
@@ -165,12 +170,12 @@ def update_key(
         enabled=enabled,
     )
     request = pb.UpdateKeyRequest(
-        key=pb.Key(id=id, organization=organization, etag=etag, **changes), update_mask=mask(changes)
+        key=pb.Key(id=id, organization=organization, etag=etag, **changes), update_mask=mask(changes), no_wait=no_wait
     )
     if not isinstance(expires, Keep):
         request.update_mask.paths.append("expires_at")
         request.expiry.CopyFrom(expiry(expires, time_zone) or pb.Expiry(preset=pb.EXPIRY_PRESET_NONE))
-    return Call(request, pb.UpdateKeyResponse, lambda answer: read_key(answer.key, answer.revision), timeout)
+    return Call(request, pb.UpdateKeyResponse, lambda answer: read_key(answer.key, **effect(answer)), timeout)
 
 
 def rotate_key(
@@ -180,6 +185,7 @@ def rotate_key(
     grace: timedelta | None = None,
     finish: bool = False,
     request_id: str = "",
+    no_wait: bool = False,
     timeout: float | None = None,
 ) -> Call[pb.RotateKeyResponse, IssuedKey]:
     """Add a secret, and let the older ones end after `grace` (none: at once). `request_id` as in create_key.
@@ -193,6 +199,7 @@ def rotate_key(
             grace=duration(grace),
             finish=finish,
             request_id=request_id or str(uuid.uuid4()),
+            no_wait=no_wait,
         ),
         pb.RotateKeyResponse,
         _issued,
@@ -201,23 +208,25 @@ def rotate_key(
 
 
 def revoke_key(
-    id: str, *, organization: str = "", reason: str = "", timeout: float | None = None
+    id: str, *, organization: str = "", reason: str = "", no_wait: bool = False, timeout: float | None = None
 ) -> Call[pb.RevokeKeyResponse, Key]:
     """End a key for good. When this returns, the key is dead everywhere. Revoking a revoked key changes nothing."""
     return Call(
-        pb.RevokeKeyRequest(organization=organization, id=id, reason=reason),
+        pb.RevokeKeyRequest(organization=organization, id=id, reason=reason, no_wait=no_wait),
         pb.RevokeKeyResponse,
-        lambda answer: read_key(answer.key, answer.revision),
+        lambda answer: read_key(answer.key, **effect(answer)),
         timeout,
     )
 
 
-def delete_key(id: str, *, organization: str = "", timeout: float | None = None) -> Call[pb.DeleteKeyResponse, int]:
-    """End a key, if it is live, and take it off the lists; return the revision."""
+def delete_key(
+    id: str, *, organization: str = "", no_wait: bool = False, timeout: float | None = None
+) -> Call[pb.DeleteKeyResponse, Changed]:
+    """End a key, if it is live, and take it off the lists."""
     return Call(
-        pb.DeleteKeyRequest(organization=organization, id=id),
+        pb.DeleteKeyRequest(organization=organization, id=id, no_wait=no_wait),
         pb.DeleteKeyResponse,
-        lambda answer: answer.revision,
+        lambda answer: Changed(**effect(answer)),
         timeout,
     )
 
@@ -239,6 +248,7 @@ def batch_revoke_keys(
     never_used: bool = False,
     dry_run: bool = False,
     expected_count: int | None = None,
+    no_wait: bool = False,
     timeout: float | None = None,
 ) -> Call[pb.BatchRevokeKeysResponse, RevokedKeys]:
     """End for good all keys for which everything given holds; with `dry_run`, only tell how many, and show some.
@@ -267,9 +277,10 @@ def batch_revoke_keys(
             reason=reason,
             dry_run=dry_run,
             expected_count=expected_count,
+            no_wait=no_wait,
         ),
         pb.BatchRevokeKeysResponse,
-        lambda answer: RevokedKeys(answer.count, tuple(map(read_key, answer.sample)), answer.revision),
+        lambda answer: RevokedKeys(answer.count, tuple(map(read_key, answer.sample)), **effect(answer)),
         timeout,
         _BATCH_PATIENCE,
     )
@@ -320,14 +331,14 @@ def _made(answer: pb.CreateKeyResponse) -> IssuedKey:
 
 def _issued(answer: pb.CreateKeyResponse | pb.RotateKeyResponse) -> IssuedKey:
     return IssuedKey(
-        key=read_key(answer.key, answer.revision),
+        key=read_key(answer.key, **effect(answer)),
         secret=Secret(answer.secret) if answer.secret else None,
         replayed=answer.replayed,
-        revision=answer.revision,
+        **effect(answer),
     )
 
 
-def read_key(key: pb.Key, revision: int | None = None) -> Key:
+def read_key(key: pb.Key, **written: Unpack[Effect]) -> Key:
     return Key(
         id=key.id,
         organization=key.organization,
@@ -357,7 +368,7 @@ def read_key(key: pb.Key, revision: int | None = None) -> Key:
         api_version=key.api_version,
         external_id=key.external_id,
         rotate_by=instant_or_none(key, "rotate_by"),
-        revision=revision,
+        **written,
     )
 
 

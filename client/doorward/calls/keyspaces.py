@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from doorward.calls import Call, Pages
-from doorward.calls.values import instant, words
+from doorward.calls.values import effect, instant, words
 from doorward.model import AppliedKeyspace, ApplyOutcome, Keyspace, KeyspaceTestResult, Stranding
 from doorward.v1 import keyspaces_pb2 as pb
 
@@ -16,7 +16,13 @@ OUTCOMES = words(ApplyOutcome, pb.ApplyOutcome, "APPLY_OUTCOME_")
 
 
 def apply_keyspace(
-    source: str, *, dry_run: bool = False, force: bool = False, etag: str = "", timeout: float | None = None
+    source: str,
+    *,
+    dry_run: bool = False,
+    force: bool = False,
+    etag: str = "",
+    no_wait: bool = False,
+    timeout: float | None = None,
 ) -> Call[pb.ApplyKeyspaceResponse, AppliedKeyspace]:
     """Make a keyspace what the text of a YAML file says. With dry_run: check and compare, but change nothing.
 
@@ -24,18 +30,18 @@ def apply_keyspace(
     given, is the one that the keyspace must have now.
     """
     return Call(
-        pb.ApplyKeyspaceRequest(source=source, dry_run=dry_run, etag=etag, force=force),
+        pb.ApplyKeyspaceRequest(source=source, dry_run=dry_run, etag=etag, force=force, no_wait=no_wait),
         pb.ApplyKeyspaceResponse,
         lambda answer: AppliedKeyspace(
             keyspace=read_keyspace(answer.keyspace),
             outcome=OUTCOMES.get(answer.outcome, ApplyOutcome.UNKNOWN),
             diff=answer.diff,
-            revision=answer.revision,
             changes=tuple(answer.changes),
             stranded=tuple(
                 Stranding(field=it.field, why=it.why, keys=it.keys, bindings=it.bindings) for it in answer.stranded
             ),
             tests=tuple(map(_read_result, answer.tests)),
+            **effect(answer),
         ),
         timeout,
     )

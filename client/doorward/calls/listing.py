@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import cast
 
 from doorward.calls import Call
-from doorward.calls.asking import context, credential, resource_of, sent
+from doorward.calls.asking import Consistency, context, credential, freshness, resource_of, sent
 from doorward.calls.authz import authorize
 from doorward.calls.decided import REASONS, http_of, identity_of, read_decision, read_rule
 from doorward.calls.values import words
@@ -51,6 +51,7 @@ def explain_authorization(
     relations: Sequence[SentRelation] = (),
     at: datetime | None = None,
     facts: Mapping[str, Attribute] | None = None,
+    consistency: Consistency = None,
     timeout: float | None = None,
 ) -> Call[pb.ExplainAuthorizationResponse, Explanation]:
     """Ask what authorize would answer, and how it comes about: each step, and each rule that was looked at.
@@ -72,6 +73,7 @@ def explain_authorization(
         relations=relations,
         at=at,
         facts=facts,
+        consistency=consistency,
     ).request
     return Call(
         pb.ExplainAuthorizationRequest(question=cast("pb.AuthorizeRequest", question)),
@@ -97,6 +99,7 @@ def list_allowed_actions(
     relations: Sequence[SentRelation] = (),
     at: datetime | None = None,
     facts: Mapping[str, Attribute] | None = None,
+    consistency: Consistency = None,
     timeout: float | None = None,
 ) -> Call[pb.ListAllowedActionsResponse, AllowedActions]:
     """Ask for all that the holder of a key may do to a resource or a collection; with no resource, to any collection.
@@ -112,6 +115,7 @@ def list_allowed_actions(
             organization=organization,
             context=context(client_ip, at, facts),
             relations=sent(relations),
+            consistency=freshness(consistency),
             **credential(key, http, principal),
         ),
         pb.ListAllowedActionsResponse,
@@ -133,6 +137,7 @@ def list_accessible_resources(
     principal: str | None = None,
     at: datetime | None = None,
     facts: Mapping[str, Attribute] | None = None,
+    consistency: Consistency = None,
     timeout: float | None = None,
 ) -> Call[pb.ListAccessibleResourcesResponse, AccessibleResources]:
     """Ask on which resources of a type (default: the action's) the holder of a key may do this. Leaves no trace.
@@ -147,6 +152,7 @@ def list_accessible_resources(
             type=type,
             organization=organization,
             context=context(client_ip, at, facts),
+            consistency=freshness(consistency),
             **credential(key, http, principal),
         ),
         pb.ListAccessibleResourcesResponse,

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from enum import Enum, StrEnum
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, Protocol, TypedDict, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from doorward.v1 import keys_pb2
+from doorward.model import Propagation
+from doorward.v1 import freshness_pb2, keys_pb2
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -104,3 +105,27 @@ def words(kind: type[E], wire: Any, prefix: str) -> Mapping[int, E]:
 def numbers(table: Mapping[int, E]) -> Mapping[str, int]:
     """Return the inverse of `words`; UNKNOWN is not in it, since it cannot be sent."""
     return {word: number for number, word in table.items()}
+
+
+PROPAGATIONS = words(Propagation, freshness_pb2.Propagation, "PROPAGATION_")
+
+
+class Answered(Protocol):
+    """The answer to a change, whatever else it holds."""
+
+    @property
+    def revision(self) -> int: ...
+    @property
+    def propagation(self) -> freshness_pb2.Propagation.ValueType: ...
+
+
+class Effect(TypedDict, total=False):
+    """What a value says of the change that answered with it; empty where it was only read."""
+
+    revision: int
+    propagation: Propagation
+
+
+def effect(answer: Answered) -> Effect:
+    """Return what *answer* says of the change that was made."""
+    return Effect(revision=answer.revision, propagation=PROPAGATIONS.get(answer.propagation, Propagation.UNKNOWN))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from doorward.cli.keys import EXPIRES
-from doorward.cli.output import issued
+from doorward.cli.output import changed, issued
 from doorward.cli.session import Session, tell
 from doorward.cli.words import Yes, expiry
 from doorward.errors import DoorwardError
@@ -36,7 +36,7 @@ def compromised(
     old = session.client.get_key(id, organization=session.organization)
     session.confirm(f"Revoke the key {old.id} ({old.name}) for good, and make another in its place", yes)
     dead = session.client.revoke_key(old.id, organization=old.organization, reason=reason)
-    tell(f"Key {old.id} ({old.name}) is revoked: it works nowhere any more.")
+    changed(f"Key {old.id} ({old.name}) is revoked", dead.propagation)
     _tell_use(dead)
     if old.state is KeyState.EXPIRED and expires is None:
         tell("It had expired before, so none is made in its place; --expires says until when one shall live.")

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from doorward.cli.output import listed, show
+from doorward.cli.output import changed, listed, show
 from doorward.cli.session import Session, tell
-from doorward.cli.words import Attributes, Enabled, Etag, PageSize, Yes, facts, given
+from doorward.cli.words import Attributes, Enabled, Etag, NoWait, PageSize, Yes, facts, given
 from doorward.model import PrincipalKind
 
 organizations = typer.Typer(help="Tenants: everything belongs to one, and nothing crosses.", no_args_is_help=True)
@@ -58,22 +58,23 @@ def update_organization(
     attribute: Attributes = None,
     enabled: Enabled = None,
     etag: Etag = "",
+    no_wait: NoWait = False,
 ) -> None:
     """Change what is given; attributes are replaced as a whole."""
     session: Session = ctx.obj
     changes = given(display_name=display_name, attributes=facts(attribute) if attribute else None, enabled=enabled)
-    organization = session.client.update_organization(id, etag=etag, **changes)
+    organization = session.client.update_organization(id, etag=etag, no_wait=no_wait, **changes)
     show(session, organization)
     _tell_keys(enabled, organization.keys)
 
 
 @organizations.command("delete")
-def delete_organization(ctx: typer.Context, id: str, yes: Yes = False) -> None:
+def delete_organization(ctx: typer.Context, id: str, yes: Yes = False, no_wait: NoWait = False) -> None:
     """End an organization for good, and with it every key that it has."""
     session: Session = ctx.obj
     session.confirm(f"End the organization {id!r} for good, with all its keys", yes)
-    ended = session.client.delete_organization(id)
-    tell(f"Organization {id} is deleted; {ended.keys} keys of it work no more.")
+    ended = session.client.delete_organization(id, no_wait=no_wait)
+    changed(f"Organization {id} is deleted, and {ended.keys} keys of it work no more", ended.propagation)
 
 
 @principals.command("create")
@@ -122,23 +123,27 @@ def update_principal(
     attribute: Attributes = None,
     enabled: Enabled = None,
     etag: Etag = "",
+    no_wait: NoWait = False,
 ) -> None:
     """Change what is given; attributes are replaced as a whole."""
     session: Session = ctx.obj
     attributes = facts(attribute) if attribute else None
     changes = given(display_name=display_name, email=email, attributes=attributes, enabled=enabled)
-    principal = session.client.update_principal(id, organization=session.organization, etag=etag, **changes)
+    principal = session.client.update_principal(
+        id, organization=session.organization, etag=etag, no_wait=no_wait, **changes
+    )
     show(session, principal)
     _tell_keys(enabled, principal.keys)
 
 
 @principals.command("delete")
-def delete_principal(ctx: typer.Context, id: str, yes: Yes = False) -> None:
+def delete_principal(ctx: typer.Context, id: str, yes: Yes = False, no_wait: NoWait = False) -> None:
     """End a principal for good, and revoke every key that it owns."""
     session: Session = ctx.obj
     session.confirm(f"End the principal {id!r} for good, and revoke all its keys", yes)
-    ended = session.client.delete_principal(id, organization=session.organization)
-    tell(f"Principal {id} is deleted; {ended.keys} keys were revoked with it, and {ended.relations} relations went.")
+    ended = session.client.delete_principal(id, organization=session.organization, no_wait=no_wait)
+    gone = f"{ended.keys} keys were revoked with it, and {ended.relations} relations went"
+    changed(f"Principal {id} is deleted: {gone}", ended.propagation)
 
 
 def _tell_keys(enabled: bool | None, keys: int | None) -> None:

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from doorward.cli.output import listed, show
-from doorward.cli.session import Session, tell
-from doorward.cli.words import Attributes, Etag, PageSize, Yes, facts
+from doorward.cli.output import changed, listed, show
+from doorward.cli.session import Session
+from doorward.cli.words import Attributes, Etag, NoWait, PageSize, Yes, facts
 from doorward.model import Relation
 
 relations = typer.Typer(
@@ -24,23 +24,23 @@ Path = Annotated[str, typer.Argument(metavar="RESOURCE", help="A type and an id,
 
 
 @relations.command("write")
-def write_relations(ctx: typer.Context, relation: Relations, keyspace: Keyspace) -> None:
+def write_relations(ctx: typer.Context, relation: Relations, keyspace: Keyspace, no_wait: NoWait = False) -> None:
     """Keep up to 100 relations, all or none; those that are there already stay."""
     session: Session = ctx.obj
-    changed = session.client.write_relations(
-        map(Relation.parse, relation), keyspace=keyspace, organization=session.organization
+    written = session.client.write_relations(
+        map(Relation.parse, relation), keyspace=keyspace, organization=session.organization, no_wait=no_wait
     )
-    tell(f"{changed.count} of {len(relation)} are new.")
+    changed(f"{written.count} of {len(relation)} are new", written.propagation)
 
 
 @relations.command("delete")
-def delete_relations(ctx: typer.Context, relation: Relations, keyspace: Keyspace) -> None:
+def delete_relations(ctx: typer.Context, relation: Relations, keyspace: Keyspace, no_wait: NoWait = False) -> None:
     """Forget up to 100 relations, all or none; those that are not there are passed over."""
     session: Session = ctx.obj
-    changed = session.client.delete_relations(
-        map(Relation.parse, relation), keyspace=keyspace, organization=session.organization
+    deleted = session.client.delete_relations(
+        map(Relation.parse, relation), keyspace=keyspace, organization=session.organization, no_wait=no_wait
     )
-    tell(f"{changed.count} of {len(relation)} are deleted.")
+    changed(f"{deleted.count} of {len(relation)} are deleted", deleted.propagation)
 
 
 @relations.command("list")
@@ -76,6 +76,7 @@ def put_resource(
     attribute: Attributes = None,
     parent: Annotated[str, typer.Option(help="What it is a part of, e.g. assessments/42.")] = "",
     etag: Etag = "",
+    no_wait: NoWait = False,
 ) -> None:
     """Keep facts about a resource, and what it is a part of; what was kept before is replaced as a whole."""
     session: Session = ctx.obj
@@ -86,6 +87,7 @@ def put_resource(
         attributes=facts(attribute),
         parent=parent,
         etag=etag,
+        no_wait=no_wait,
     )
     show(session, kept)
 
@@ -115,9 +117,13 @@ def list_resources(
 
 
 @resources.command("delete")
-def delete_resource(ctx: typer.Context, resource: Path, keyspace: Keyspace, yes: Yes = False) -> None:
+def delete_resource(
+    ctx: typer.Context, resource: Path, keyspace: Keyspace, yes: Yes = False, no_wait: NoWait = False
+) -> None:
     """Forget all that is kept about a resource, and every relation to it."""
     session: Session = ctx.obj
     session.confirm(f"Forget the resource {resource!r}, with every relation to it", yes)
-    gone = session.client.delete_resource(resource, keyspace=keyspace, organization=session.organization)
-    tell(f"Resource {resource} is deleted, with {gone.count} relations to it.")
+    gone = session.client.delete_resource(
+        resource, keyspace=keyspace, organization=session.organization, no_wait=no_wait
+    )
+    changed(f"Resource {resource} is deleted, with {gone.count} relations to it", gone.propagation)

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from doorward.cli.output import listed, show
-from doorward.cli.session import Session, tell
-from doorward.cli.words import PageSize, Resources, Yes, instant_or_none
+from doorward.cli.output import changed, listed, show
+from doorward.cli.session import Session
+from doorward.cli.words import NoWait, PageSize, Resources, Yes, instant_or_none
 
 groups = typer.Typer(help="Several principals that hold roles together.", no_args_is_help=True)
 bindings = typer.Typer(help="Who holds which role, on what, and when.", no_args_is_help=True)
@@ -33,28 +33,44 @@ def list_groups(ctx: typer.Context, page_size: PageSize = 0) -> None:
 
 
 @groups.command("delete")
-def delete_group(ctx: typer.Context, id: str, yes: Yes = False) -> None:
+def delete_group(ctx: typer.Context, id: str, yes: Yes = False, no_wait: NoWait = False) -> None:
     """End a group for good, with its bindings, members, memberships and relations."""
     session: Session = ctx.obj
     session.confirm(f"End the group {id!r} for good", yes)
-    session.client.delete_group(id, organization=session.organization)
-    tell(f"Group {id} is deleted.")
+    deleted = session.client.delete_group(id, organization=session.organization, no_wait=no_wait)
+    changed(f"Group {id} is deleted", deleted.propagation)
 
 
 @groups.command("add")
-def add_member(ctx: typer.Context, group: str, principal: Principal = "", member_group: MemberGroup = "") -> None:
+def add_member(
+    ctx: typer.Context,
+    group: str,
+    principal: Principal = "",
+    member_group: MemberGroup = "",
+    no_wait: NoWait = False,
+) -> None:
     """Put a principal, or with --member-group another group, into a group, and so give it the group's roles."""
     session: Session = ctx.obj
-    session.client.add_group_member(group, principal, member_group=member_group, organization=session.organization)
-    tell(f"{principal or member_group} is in {group}.")
+    added = session.client.add_group_member(
+        group, principal, member_group=member_group, organization=session.organization, no_wait=no_wait
+    )
+    changed(f"{principal or member_group} is in {group}", added.propagation)
 
 
 @groups.command("remove")
-def remove_member(ctx: typer.Context, group: str, principal: Principal = "", member_group: MemberGroup = "") -> None:
+def remove_member(
+    ctx: typer.Context,
+    group: str,
+    principal: Principal = "",
+    member_group: MemberGroup = "",
+    no_wait: NoWait = False,
+) -> None:
     """Take a principal, or with --member-group another group, out of a group."""
     session: Session = ctx.obj
-    session.client.remove_group_member(group, principal, member_group=member_group, organization=session.organization)
-    tell(f"{principal or member_group} is not in {group}.")
+    removed = session.client.remove_group_member(
+        group, principal, member_group=member_group, organization=session.organization, no_wait=no_wait
+    )
+    changed(f"{principal or member_group} is not in {group}", removed.propagation)
 
 
 @groups.command("members")
@@ -76,6 +92,7 @@ def create_binding(
     not_before: Annotated[str | None, typer.Option(help="From this instant on.")] = None,
     expires: Annotated[str | None, typer.Option(help="Until this instant.")] = None,
     condition: Annotated[str, typer.Option(metavar="CEL", help="Only where this holds.")] = "",
+    no_wait: NoWait = False,
 ) -> None:
     """Give a principal or a group a role."""
     session: Session = ctx.obj
@@ -89,6 +106,7 @@ def create_binding(
         expires_at=instant_or_none(expires),
         condition=condition,
         organization=session.organization,
+        no_wait=no_wait,
     )
     show(session, binding)
 
@@ -112,9 +130,9 @@ def list_bindings(
 
 
 @bindings.command("delete")
-def delete_binding(ctx: typer.Context, id: str, yes: Yes = False) -> None:
+def delete_binding(ctx: typer.Context, id: str, yes: Yes = False, no_wait: NoWait = False) -> None:
     """Take a role away again."""
     session: Session = ctx.obj
     session.confirm(f"Delete the binding {id!r}", yes)
-    session.client.delete_binding(id, organization=session.organization)
-    tell(f"Binding {id} is deleted.")
+    deleted = session.client.delete_binding(id, organization=session.organization, no_wait=no_wait)
+    changed(f"Binding {id} is deleted", deleted.propagation)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from doorward.cli.output import issued, jsonable, listed, show, write_json
-from doorward.cli.session import Session, tell
-from doorward.cli.words import Etag, PageSize, Yes, binding, expiry, given, instant_or_none, length, pairs
+from doorward.cli.output import changed, issued, jsonable, listed, show, write_json
+from doorward.cli.session import Session
+from doorward.cli.words import Etag, NoWait, PageSize, Yes, binding, expiry, given, instant_or_none, length, pairs
 from doorward.model import Ceiling, KeyState
 
 if TYPE_CHECKING:
@@ -174,6 +174,7 @@ def update_key(
     enabled: Annotated[bool | None, typer.Option("--enable/--disable", help="Disabled, it does not work.")] = None,
     clear: Annotated[list[Clearable] | None, typer.Option(help="Settings to empty.")] = None,
     etag: Etag = "",
+    no_wait: NoWait = False,
 ) -> None:
     """Change what is given; lists are replaced as a whole."""
     session: Session = ctx.obj
@@ -184,7 +185,9 @@ def update_key(
     changes = emptied | settings | given(name=name, enabled=enabled)
     show(
         session,
-        session.client.update_key(id, organization=session.organization, time_zone=time_zone, etag=etag, **changes),
+        session.client.update_key(
+            id, organization=session.organization, time_zone=time_zone, etag=etag, no_wait=no_wait, **changes
+        ),
     )
 
 
@@ -197,6 +200,7 @@ def rotate_key(
     ] = None,
     finish: Annotated[bool, typer.Option("--finish", help="End the last overlap now; no new secret.")] = False,
     request_id: RequestId = "",
+    no_wait: NoWait = False,
 ) -> None:
     """Give a key a new secret, and write it, this once."""
     session: Session = ctx.obj
@@ -206,6 +210,7 @@ def rotate_key(
         grace=length(grace) if grace else None,
         finish=finish,
         request_id=request_id,
+        no_wait=no_wait,
     )
     issued(session, key, "has only its newest secret now" if finish else "is rotated")
 
@@ -216,12 +221,13 @@ def revoke_key(
     id: str,
     reason: Annotated[str, typer.Option(help="Why; kept with the key and in the audit log.")] = "",
     yes: Yes = False,
+    no_wait: NoWait = False,
 ) -> None:
     """End a key for good. When this returns, it is dead everywhere."""
     session: Session = ctx.obj
     session.confirm(f"Revoke the key {id!r} for good", yes)
-    key = session.client.revoke_key(id, organization=session.organization, reason=reason)
-    tell(f"Key {key.id} ({key.name}) is revoked.")
+    key = session.client.revoke_key(id, organization=session.organization, reason=reason, no_wait=no_wait)
+    changed(f"Key {key.id} ({key.name}) is revoked", key.propagation)
 
 
 @app.command("revoke-all")
@@ -242,6 +248,7 @@ def revoke_all(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell how many, and show some; end nothing.")] = False,
     expect: Annotated[int | None, typer.Option(min=0, help="End nothing unless it is this many keys.")] = None,
     yes: Yes = False,
+    no_wait: NoWait = False,
 ) -> None:
     """End for good all keys of an organization for which everything given holds: at least one condition.
 
@@ -261,6 +268,7 @@ def revoke_all(
             never_used=never_used,
             dry_run=dry_run,
             expected_count=expect,
+            no_wait=no_wait,
             timeout=session.timeout,
             **_states_and_times(state, created_after, created_before, expires_before, last_used_before),
         )
@@ -273,7 +281,7 @@ def revoke_all(
         write_json(jsonable(done))
     elif dry_run and done.sample:
         listed(session, done.sample, COLUMNS)
-    tell(f"Keys that {'would be' if dry_run else 'are'} revoked: {done.count:,}.")
+    changed(f"Keys that {'would be' if dry_run else 'are'} revoked: {done.count:,}", done.propagation)
 
 
 @app.command("reveal")
@@ -288,12 +296,12 @@ def reveal_key(ctx: typer.Context, id: str) -> None:
 
 
 @app.command("delete")
-def delete_key(ctx: typer.Context, id: str, yes: Yes = False) -> None:
+def delete_key(ctx: typer.Context, id: str, yes: Yes = False, no_wait: NoWait = False) -> None:
     """End a key, if it is live, and take it off the lists."""
     session: Session = ctx.obj
     session.confirm(f"Delete the key {id!r} for good", yes)
-    session.client.delete_key(id, organization=session.organization)
-    tell(f"Key {id} is deleted.")
+    deleted = session.client.delete_key(id, organization=session.organization, no_wait=no_wait)
+    changed(f"Key {id} is deleted", deleted.propagation)
 
 
 def _states_and_times(

@@ -14,8 +14,9 @@ import typer
 
 from doorward import errors
 from doorward.cli import keyspace_files
-from doorward.cli.output import jsonable, listed, show, write_json
+from doorward.cli.output import changed, jsonable, listed, show, write_json
 from doorward.cli.session import Session, exit_code, plain, tell
+from doorward.cli.words import NoWait
 from doorward.model import KeyspaceTestResult
 
 app = typer.Typer(help="API products, one YAML file each.", no_args_is_help=True)
@@ -28,11 +29,12 @@ def apply_keyspace(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and compare, but change nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Although its tests fail or keys are stranded.")] = False,
     etag: Annotated[str, typer.Option(help="Change nothing unless this is still the etag.")] = "",
+    no_wait: NoWait = False,
 ) -> None:
     """Make a keyspace what a file says. Writes the difference; in words to standard error."""
     session: Session = ctx.obj
     with _about(file):
-        applied = session.client.apply_keyspace(_text(file), dry_run=dry_run, force=force, etag=etag)
+        applied = session.client.apply_keyspace(_text(file), dry_run=dry_run, force=force, etag=etag, no_wait=no_wait)
     if session.json:
         show(session, applied)
     else:
@@ -42,7 +44,8 @@ def apply_keyspace(
     failed = _tell_failures(applied.tests)
     for it in applied.stranded:
         tell(f"Strands {_counted(it.keys, 'key')} and {_counted(it.bindings, 'binding')}: {it.field}: {it.why}.")
-    tell(f"Keyspace {applied.keyspace.name}: {applied.outcome.lower()}{' (dry run)' if dry_run else ''}.")
+    outcome = f"{applied.outcome.lower()}{' (dry run)' if dry_run else ''}"
+    changed(f"Keyspace {applied.keyspace.name}: {outcome}", applied.propagation)
     if dry_run and not force and (failed or applied.stranded):
         tell("It would be refused without --force.")
         raise typer.Exit(5)

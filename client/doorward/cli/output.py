@@ -13,8 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from doorward.cli.session import Session, plain, tell
-from doorward.model import IssuedKey
+from doorward.model import IssuedKey, Propagation
 
+_SPREAD = {
+    Propagation.ACKNOWLEDGED: "every replica has confirmed",
+    Propagation.EXPIRED: "some replicas did not answer, but none can still hold the old answer",
+    Propagation.NOT_AWAITED: "not awaited: old answers may be given for up to a second",
+}
 Columns = Mapping[str, str]
 """Headings, and the field that stands below each; the value itself below one without."""
 
@@ -25,6 +30,12 @@ def show(session: Session, value: Any, *, hide: Iterable[str] = ()) -> None:
         write_json(jsonable(value))
         return
     labelled({name.replace("_", " "): content for name, content in _fields(value) if name not in hide})
+
+
+def changed(what: str, propagation: Propagation | None) -> None:
+    """Tell, as a sentence, *what* was done, and how far it has come."""
+    spread = _SPREAD.get(propagation) if propagation else None
+    tell(f"{what}; {spread}." if spread else f"{what}.")
 
 
 def labelled(lines: Mapping[str, Any]) -> None:
@@ -56,7 +67,7 @@ def issued(session: Session, key: IssuedKey, done: str, **more: Any) -> None:
         write_json(jsonable(key) | {"secret": key.secret.reveal() if key.secret else None} | jsonable(more))
     elif key.secret:
         print(key.secret.reveal())
-    tell(f"Key {key.key.id} ({key.key.name}) {done}.")
+    changed(f"Key {key.key.id} ({key.key.name}) {done}", key.propagation)
     if key.secret:
         tell("Its secret is shown this once: unless its keyspace is recoverable, Doorward does not keep it.")
     elif key.replayed:

@@ -16,6 +16,9 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 PageSize = Annotated[int, typer.Option(help="How many to fetch at a time; all are shown in any case.")]
+NoWait = Annotated[
+    bool, typer.Option("--no-wait", help="Return at once; for up to a second old answers may still be given.")
+]
 Etag = Annotated[str, typer.Option(help="Change nothing unless this is still the etag.")]
 Attributes = Annotated[
     list[str] | None,

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from doorward.v1 import directory_pb2 as _directory_pb2
 from doorward.v1 import keys_pb2 as _keys_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -540,6 +541,36 @@ class Context(_message.Message):
 Global___Context: _TypeAlias = Context  # noqa: Y015
 
 @_typing.final
+class Consistency(_message.Message):
+    """How fresh an answer must be, beyond what is promised anyway."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FULL_FIELD_NUMBER: _builtins.int
+    AT_LEAST_AS_FRESH_FIELD_NUMBER: _builtins.int
+    full: _builtins.bool
+    """True: ask the store, not a cache. Costs what a cold read costs. False is as if it were absent."""
+    at_least_as_fresh: _builtins.int
+    """At least as fresh as this revision, e.g. that of a change made with `no_wait`. FAILED_PRECONDITION
+    (REVISION_NOT_REACHED) if the store itself has not come so far.
+    """
+    def __init__(
+        self,
+        *,
+        full: _builtins.bool = ...,
+        at_least_as_fresh: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at_least_as_fresh", b"at_least_as_fresh", "consistency", b"consistency", "full", b"full"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least_as_fresh", b"at_least_as_fresh", "consistency", b"consistency", "full", b"full"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_consistency: _TypeAlias = _typing.Literal["full", "at_least_as_fresh"]  # noqa: Y015
+    _WhichOneofArgType_consistency: _TypeAlias = _typing.Literal["consistency", b"consistency"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_consistency) -> _WhichOneofReturnType_consistency | None: ...
+
+Global___Consistency: _TypeAlias = Consistency  # noqa: Y015
+
+@_typing.final
 class AuthorizeRequest(_message.Message):
     """Request of Authorize. Example: `{"key": "aiia_key_live_…", "keyspace": "aiia", "organization": "acme",
     "action": "findings:read", "resource": {"type": "findings", "id": "42"}}`.
@@ -558,6 +589,7 @@ class AuthorizeRequest(_message.Message):
     CONTEXT_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     RELATIONS_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """The key's text, exactly as presented: it is not trimmed or changed in case."""
     keyspace: _builtins.str
@@ -592,6 +624,10 @@ class AuthorizeRequest(_message.Message):
     def relations(self) -> _containers.RepeatedCompositeFieldContainer[Global___SentRelation]:
         """Relations that the caller knows of. At most 100."""
 
+    @_builtins.property
+    def consistency(self) -> Global___Consistency:
+        """How fresh the answer must be at least. Absent: as fresh as is promised anyway (see Propagation)."""
+
     def __init__(
         self,
         *,
@@ -606,10 +642,11 @@ class AuthorizeRequest(_message.Message):
         context: Global___Context | None = ...,
         dry_run: _builtins.bool = ...,
         relations: _abc.Iterable[Global___SentRelation] | None = ...,
+        consistency: Global___Consistency | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "credential", b"credential", "http", b"http", "key", b"key", "principal", b"principal", "resource", b"resource"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "context", b"context", "credential", b"credential", "http", b"http", "key", b"key", "principal", b"principal", "resource", b"resource"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "context", b"context", "credential", b"credential", "dry_run", b"dry_run", "environment", b"environment", "http", b"http", "key", b"key", "keyspace", b"keyspace", "organization", b"organization", "principal", b"principal", "relations", b"relations", "resource", b"resource"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "consistency", b"consistency", "context", b"context", "credential", b"credential", "dry_run", b"dry_run", "environment", b"environment", "http", b"http", "key", b"key", "keyspace", b"keyspace", "organization", b"organization", "principal", b"principal", "relations", b"relations", "resource", b"resource"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_credential: _TypeAlias = _typing.Literal["key", "http", "principal"]  # noqa: Y015
     _WhichOneofArgType_credential: _TypeAlias = _typing.Literal["credential", b"credential"]  # noqa: Y015
@@ -796,6 +833,8 @@ class AuthorizeResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     MISSING_CONTEXT_FIELD_NUMBER: _builtins.int
     HTTP_FIELD_NUMBER: _builtins.int
+    LEASE_CACHEABLE_FOR_FIELD_NUMBER: _builtins.int
+    DEPENDS_ON_FIELD_NUMBER: _builtins.int
     decision: Global___Decision.ValueType
     """The outcome."""
     reason: Global___Reason.ValueType
@@ -824,6 +863,18 @@ class AuthorizeResponse(_message.Message):
     def http(self) -> Global___HttpAnswer:
         """What to send on if an HTTP client asked."""
 
+    @_builtins.property
+    def lease_cacheable_for(self) -> _duration_pb2.Duration:
+        """How long a cache under a Lease may keep this answer, counted from when the request was sent. Absent: not at all. At
+        most an hour, and never beyond the next moment at which the answer could change by itself.
+        """
+
+    @_builtins.property
+    def depends_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """What the answer depends on, as tokens that mean something only beside `LeaseResponse.Invalidation.dropped`: once
+        one of them is dropped at a revision above the answer's, the answer must not be used any more.
+        """
+
     def __init__(
         self,
         *,
@@ -836,10 +887,12 @@ class AuthorizeResponse(_message.Message):
         revision: _builtins.int = ...,
         missing_context: _abc.Iterable[_builtins.str] | None = ...,
         http: Global___HttpAnswer | None = ...,
+        lease_cacheable_for: _duration_pb2.Duration | None = ...,
+        depends_on: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["http", b"http", "identity", b"identity", "rule", b"rule"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["http", b"http", "identity", b"identity", "lease_cacheable_for", b"lease_cacheable_for", "rule", b"rule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "http", b"http", "identity", b"identity", "message", b"message", "missing_context", b"missing_context", "missing_permissions", b"missing_permissions", "reason", b"reason", "revision", b"revision", "rule", b"rule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "depends_on", b"depends_on", "http", b"http", "identity", b"identity", "lease_cacheable_for", b"lease_cacheable_for", "message", b"message", "missing_context", b"missing_context", "missing_permissions", b"missing_permissions", "reason", b"reason", "revision", b"revision", "rule", b"rule"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -898,6 +951,7 @@ class BatchAuthorizeRequest(_message.Message):
     CONTEXT_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """See AuthorizeRequest."""
     keyspace: _builtins.str
@@ -924,6 +978,10 @@ class BatchAuthorizeRequest(_message.Message):
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchAuthorizeItem]:
         """The questions, 1 to 100."""
 
+    @_builtins.property
+    def consistency(self) -> Global___Consistency:
+        """How fresh the answer must be at least. Absent: as fresh as is promised anyway (see Propagation)."""
+
     def __init__(
         self,
         *,
@@ -936,10 +994,11 @@ class BatchAuthorizeRequest(_message.Message):
         context: Global___Context | None = ...,
         dry_run: _builtins.bool = ...,
         items: _abc.Iterable[Global___BatchAuthorizeItem] | None = ...,
+        consistency: Global___Consistency | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "credential", b"credential", "http", b"http", "key", b"key", "principal", b"principal"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "context", b"context", "credential", b"credential", "http", b"http", "key", b"key", "principal", b"principal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "credential", b"credential", "dry_run", b"dry_run", "environment", b"environment", "http", b"http", "items", b"items", "key", b"key", "keyspace", b"keyspace", "organization", b"organization", "principal", b"principal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "context", b"context", "credential", b"credential", "dry_run", b"dry_run", "environment", b"environment", "http", b"http", "items", b"items", "key", b"key", "keyspace", b"keyspace", "organization", b"organization", "principal", b"principal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_credential: _TypeAlias = _typing.Literal["key", "http", "principal"]  # noqa: Y015
     _WhichOneofArgType_credential: _TypeAlias = _typing.Literal["credential", b"credential"]  # noqa: Y015
@@ -1107,6 +1166,7 @@ class IntrospectRequest(_message.Message):
     HTTP_FIELD_NUMBER: _builtins.int
     KEYSPACE_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """See AuthorizeRequest."""
     keyspace: _builtins.str
@@ -1119,6 +1179,10 @@ class IntrospectRequest(_message.Message):
     def context(self) -> Global___Context:
         """Facts about the call."""
 
+    @_builtins.property
+    def consistency(self) -> Global___Consistency:
+        """How fresh the answer must be at least. Absent: as fresh as is promised anyway (see Propagation)."""
+
     def __init__(
         self,
         *,
@@ -1126,10 +1190,11 @@ class IntrospectRequest(_message.Message):
         http: Global___HttpRequest | None = ...,
         keyspace: _builtins.str = ...,
         context: Global___Context | None = ...,
+        consistency: Global___Consistency | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "credential", b"credential", "http", b"http", "key", b"key"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "context", b"context", "credential", b"credential", "http", b"http", "key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "credential", b"credential", "http", b"http", "key", b"key", "keyspace", b"keyspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "context", b"context", "credential", b"credential", "http", b"http", "key", b"key", "keyspace", b"keyspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_credential: _TypeAlias = _typing.Literal["key", "http"]  # noqa: Y015
     _WhichOneofArgType_credential: _TypeAlias = _typing.Literal["credential", b"credential"]  # noqa: Y015
@@ -1335,6 +1400,7 @@ class ListAllowedActionsRequest(_message.Message):
     CONTEXT_FIELD_NUMBER: _builtins.int
     RELATIONS_FIELD_NUMBER: _builtins.int
     ALL_TYPES_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """See AuthorizeRequest."""
     keyspace: _builtins.str
@@ -1367,6 +1433,10 @@ class ListAllowedActionsRequest(_message.Message):
     def relations(self) -> _containers.RepeatedCompositeFieldContainer[Global___SentRelation]:
         """See AuthorizeRequest."""
 
+    @_builtins.property
+    def consistency(self) -> Global___Consistency:
+        """How fresh the answer must be at least. Absent: as fresh as is promised anyway (see Propagation)."""
+
     def __init__(
         self,
         *,
@@ -1380,10 +1450,11 @@ class ListAllowedActionsRequest(_message.Message):
         context: Global___Context | None = ...,
         relations: _abc.Iterable[Global___SentRelation] | None = ...,
         all_types: _builtins.bool = ...,
+        consistency: Global___Consistency | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "credential", b"credential", "http", b"http", "key", b"key", "principal", b"principal", "resource", b"resource"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "context", b"context", "credential", b"credential", "http", b"http", "key", b"key", "principal", b"principal", "resource", b"resource"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_types", b"all_types", "context", b"context", "credential", b"credential", "environment", b"environment", "http", b"http", "key", b"key", "keyspace", b"keyspace", "organization", b"organization", "principal", b"principal", "relations", b"relations", "resource", b"resource"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_types", b"all_types", "consistency", b"consistency", "context", b"context", "credential", b"credential", "environment", b"environment", "http", b"http", "key", b"key", "keyspace", b"keyspace", "organization", b"organization", "principal", b"principal", "relations", b"relations", "resource", b"resource"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_credential: _TypeAlias = _typing.Literal["key", "http", "principal"]  # noqa: Y015
     _WhichOneofArgType_credential: _TypeAlias = _typing.Literal["credential", b"credential"]  # noqa: Y015
@@ -1460,6 +1531,7 @@ class ListAccessibleResourcesRequest(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     ORGANIZATION_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """See AuthorizeRequest."""
     keyspace: _builtins.str
@@ -1484,6 +1556,10 @@ class ListAccessibleResourcesRequest(_message.Message):
     def context(self) -> Global___Context:
         """See AuthorizeRequest."""
 
+    @_builtins.property
+    def consistency(self) -> Global___Consistency:
+        """How fresh the answer must be at least. Absent: as fresh as is promised anyway (see Propagation)."""
+
     def __init__(
         self,
         *,
@@ -1496,10 +1572,11 @@ class ListAccessibleResourcesRequest(_message.Message):
         type: _builtins.str = ...,
         organization: _builtins.str = ...,
         context: Global___Context | None = ...,
+        consistency: Global___Consistency | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "credential", b"credential", "http", b"http", "key", b"key", "principal", b"principal"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "context", b"context", "credential", b"credential", "http", b"http", "key", b"key", "principal", b"principal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "context", b"context", "credential", b"credential", "environment", b"environment", "http", b"http", "key", b"key", "keyspace", b"keyspace", "organization", b"organization", "principal", b"principal", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "consistency", b"consistency", "context", b"context", "credential", b"credential", "environment", b"environment", "http", b"http", "key", b"key", "keyspace", b"keyspace", "organization", b"organization", "principal", b"principal", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_credential: _TypeAlias = _typing.Literal["key", "http", "principal"]  # noqa: Y015
     _WhichOneofArgType_credential: _TypeAlias = _typing.Literal["credential", b"credential"]  # noqa: Y015
@@ -1637,3 +1714,155 @@ class ListAccessibleResourcesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListAccessibleResourcesResponse: _TypeAlias = ListAccessibleResourcesResponse  # noqa: Y015
+
+@_typing.final
+class LeaseRequest(_message.Message):
+    """What a client that caches decisions sends."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Ping(_message.Message):
+        """Asks for a longer lease."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        SEQUENCE_FIELD_NUMBER: _builtins.int
+        APPLIED_REVISION_FIELD_NUMBER: _builtins.int
+        sequence: _builtins.int
+        """Comes back in the Pong. Counts up, from any number."""
+        applied_revision: _builtins.int
+        """The highest revision of an Invalidation or Pong that the client has applied. 0: none yet."""
+        def __init__(
+            self,
+            *,
+            sequence: _builtins.int = ...,
+            applied_revision: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "sequence", b"sequence"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PING_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_FIELD_NUMBER: _builtins.int
+    KEYSPACES_FIELD_NUMBER: _builtins.int
+    organization: _builtins.str
+    """The organization in whose name decisions are asked for, as in AuthorizeRequest. Empty: the caller's own, or `-`."""
+    @_builtins.property
+    def ping(self) -> Global___LeaseRequest.Ping:
+        """Required."""
+
+    @_builtins.property
+    def keyspaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The keyspaces that decisions are cached of, at most 100. Empty: `-`, which a caller whose bindings name keyspaces
+        may not ask about.
+        """
+
+    def __init__(
+        self,
+        *,
+        ping: Global___LeaseRequest.Ping | None = ...,
+        organization: _builtins.str = ...,
+        keyspaces: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ping", b"ping"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keyspaces", b"keyspaces", "organization", b"organization", "ping", b"ping"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaseRequest: _TypeAlias = LeaseRequest  # noqa: Y015
+
+@_typing.final
+class LeaseResponse(_message.Message):
+    """What a client that caches decisions is told."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Invalidation(_message.Message):
+        """Something changed. Sent as soon as the server knows."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        REVISION_FIELD_NUMBER: _builtins.int
+        DROPPED_FIELD_NUMBER: _builtins.int
+        ALL_FIELD_NUMBER: _builtins.int
+        revision: _builtins.int
+        """The revision of the change. Answers of this revision or a higher one have seen it."""
+        all: _builtins.bool
+        """True: everything changed; drop all answers of a lower revision."""
+        @_builtins.property
+        def dropped(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+            """What changed: drop each answer of a lower revision that depends on any of these."""
+
+        def __init__(
+            self,
+            *,
+            revision: _builtins.int = ...,
+            dropped: _abc.Iterable[_builtins.int] | None = ...,
+            all: _builtins.bool = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "dropped", b"dropped", "revision", b"revision"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Pong(_message.Message):
+        """Answers a Ping, after the invalidations of all changes that were committed before it arrived."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        SEQUENCE_FIELD_NUMBER: _builtins.int
+        REVISION_FIELD_NUMBER: _builtins.int
+        MAX_STALENESS_FIELD_NUMBER: _builtins.int
+        sequence: _builtins.int
+        """That of the Ping. Further Pings that came before the server looked are answered by the last one's alone."""
+        revision: _builtins.int
+        """The revision up to which all invalidations have been sent."""
+        @_builtins.property
+        def max_staleness(self) -> _duration_pb2.Duration:
+            """How long after the Ping was sent the cache may be used, e.g. 1 s."""
+
+        def __init__(
+            self,
+            *,
+            sequence: _builtins.int = ...,
+            revision: _builtins.int = ...,
+            max_staleness: _duration_pb2.Duration | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["max_staleness", b"max_staleness"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["max_staleness", b"max_staleness", "revision", b"revision", "sequence", b"sequence"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    INVALIDATION_FIELD_NUMBER: _builtins.int
+    PONG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def invalidation(self) -> Global___LeaseResponse.Invalidation:
+        """Something changed."""
+
+    @_builtins.property
+    def pong(self) -> Global___LeaseResponse.Pong:
+        """The answer to a Ping."""
+
+    def __init__(
+        self,
+        *,
+        invalidation: Global___LeaseResponse.Invalidation | None = ...,
+        pong: Global___LeaseResponse.Pong | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["invalidation", b"invalidation", "message", b"message", "pong", b"pong"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["invalidation", b"invalidation", "message", b"message", "pong", b"pong"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["invalidation", "pong"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___LeaseResponse: _TypeAlias = LeaseResponse  # noqa: Y015

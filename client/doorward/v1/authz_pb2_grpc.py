@@ -70,6 +70,11 @@ class AuthzServiceStub(object):
                 request_serializer=doorward_dot_v1_dot_authz__pb2.ListAccessibleResourcesRequest.SerializeToString,
                 response_deserializer=doorward_dot_v1_dot_authz__pb2.ListAccessibleResourcesResponse.FromString,
                 _registered_method=True)
+        self.Lease = channel.stream_stream(
+                '/doorward.v1.AuthzService/Lease',
+                request_serializer=doorward_dot_v1_dot_authz__pb2.LeaseRequest.SerializeToString,
+                response_deserializer=doorward_dot_v1_dot_authz__pb2.LeaseResponse.FromString,
+                _registered_method=True)
 
 
 class AuthzServiceServicer(object):
@@ -128,6 +133,20 @@ class AuthzServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Lease(self, request_iterator, context):
+        """Keeps a cache of decisions in the caller's process fresh: invalidations come as they happen, and each ping that is
+        answered extends the cache's lease to the moment at which it was sent, plus `max_staleness`. Permission
+        `decisions:lease` on `organizations/<organization>/keyspaces/<keyspace>/decisions` for each keyspace named, asked
+        anew at each ping; the stream ends with UNAUTHENTICATED or PERMISSION_DENIED once it does not hold.
+
+        Send a Ping first, and one every half of `max_staleness` after that. On a new stream drop all that is cached, and
+        cache nothing of a lower revision than that of its first Pong. Read without pause: a stream that leaves
+        invalidations unread is ended with UNAVAILABLE (OVERLOADED). Without a Ping for 60 s it ends too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuthzServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -160,6 +179,11 @@ def add_AuthzServiceServicer_to_server(servicer, server):
                     servicer.ListAccessibleResources,
                     request_deserializer=doorward_dot_v1_dot_authz__pb2.ListAccessibleResourcesRequest.FromString,
                     response_serializer=doorward_dot_v1_dot_authz__pb2.ListAccessibleResourcesResponse.SerializeToString,
+            ),
+            'Lease': grpc.stream_stream_rpc_method_handler(
+                    servicer.Lease,
+                    request_deserializer=doorward_dot_v1_dot_authz__pb2.LeaseRequest.FromString,
+                    response_serializer=doorward_dot_v1_dot_authz__pb2.LeaseResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -330,6 +354,33 @@ class AuthzService(object):
             '/doorward.v1.AuthzService/ListAccessibleResources',
             doorward_dot_v1_dot_authz__pb2.ListAccessibleResourcesRequest.SerializeToString,
             doorward_dot_v1_dot_authz__pb2.ListAccessibleResourcesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Lease(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/doorward.v1.AuthzService/Lease',
+            doorward_dot_v1_dot_authz__pb2.LeaseRequest.SerializeToString,
+            doorward_dot_v1_dot_authz__pb2.LeaseResponse.FromString,
             options,
             channel_credentials,
             insecure,

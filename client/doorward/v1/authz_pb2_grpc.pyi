@@ -60,6 +60,16 @@ class AuthzServiceStub:
     """On which resources of a type a credential may do something: what to show in a list. The answer is selectors, not
     ids, so it is always complete. Leaves no trace in last uses. Permission `decisions:list-resources`.
     """
+    Lease: _grpc.StreamStreamMultiCallable[_authz_pb2.LeaseRequest, _authz_pb2.LeaseResponse]
+    """Keeps a cache of decisions in the caller's process fresh: invalidations come as they happen, and each ping that is
+    answered extends the cache's lease to the moment at which it was sent, plus `max_staleness`. Permission
+    `decisions:lease` on `organizations/<organization>/keyspaces/<keyspace>/decisions` for each keyspace named, asked
+    anew at each ping; the stream ends with UNAUTHENTICATED or PERMISSION_DENIED once it does not hold.
+
+    Send a Ping first, and one every half of `max_staleness` after that. On a new stream drop all that is cached, and
+    cache nothing of a lower revision than that of its first Pong. Read without pause: a stream that leaves
+    invalidations unread is ended with UNAVAILABLE (OVERLOADED). Without a Ping for 60 s it ends too.
+    """
 
 @_typing.type_check_only
 class AuthzServiceAsyncStub(AuthzServiceStub):
@@ -92,6 +102,16 @@ class AuthzServiceAsyncStub(AuthzServiceStub):
     ListAccessibleResources: _aio.UnaryUnaryMultiCallable[_authz_pb2.ListAccessibleResourcesRequest, _authz_pb2.ListAccessibleResourcesResponse]  # type: ignore[assignment]
     """On which resources of a type a credential may do something: what to show in a list. The answer is selectors, not
     ids, so it is always complete. Leaves no trace in last uses. Permission `decisions:list-resources`.
+    """
+    Lease: _aio.StreamStreamMultiCallable[_authz_pb2.LeaseRequest, _authz_pb2.LeaseResponse]  # type: ignore[assignment]
+    """Keeps a cache of decisions in the caller's process fresh: invalidations come as they happen, and each ping that is
+    answered extends the cache's lease to the moment at which it was sent, plus `max_staleness`. Permission
+    `decisions:lease` on `organizations/<organization>/keyspaces/<keyspace>/decisions` for each keyspace named, asked
+    anew at each ping; the stream ends with UNAUTHENTICATED or PERMISSION_DENIED once it does not hold.
+
+    Send a Ping first, and one every half of `max_staleness` after that. On a new stream drop all that is cached, and
+    cache nothing of a lower revision than that of its first Pong. Read without pause: a stream that leaves
+    invalidations unread is ended with UNAVAILABLE (OVERLOADED). Without a Ping for 60 s it ends too.
     """
 
 class AuthzServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -158,6 +178,22 @@ class AuthzServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_authz_pb2.ListAccessibleResourcesResponse, _abc.Awaitable[_authz_pb2.ListAccessibleResourcesResponse]]:
         """On which resources of a type a credential may do something: what to show in a list. The answer is selectors, not
         ids, so it is always complete. Leaves no trace in last uses. Permission `decisions:list-resources`.
+        """
+
+    @_abc_1.abstractmethod
+    def Lease(
+        self,
+        request_iterator: _MaybeAsyncIterator[_authz_pb2.LeaseRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_authz_pb2.LeaseResponse], _abc.AsyncIterator[_authz_pb2.LeaseResponse]]:
+        """Keeps a cache of decisions in the caller's process fresh: invalidations come as they happen, and each ping that is
+        answered extends the cache's lease to the moment at which it was sent, plus `max_staleness`. Permission
+        `decisions:lease` on `organizations/<organization>/keyspaces/<keyspace>/decisions` for each keyspace named, asked
+        anew at each ping; the stream ends with UNAUTHENTICATED or PERMISSION_DENIED once it does not hold.
+
+        Send a Ping first, and one every half of `max_staleness` after that. On a new stream drop all that is cached, and
+        cache nothing of a lower revision than that of its first Pong. Read without pause: a stream that leaves
+        invalidations unread is ended with UNAVAILABLE (OVERLOADED). Without a Ping for 60 s it ends too.
         """
 
 def add_AuthzServiceServicer_to_server(servicer: AuthzServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

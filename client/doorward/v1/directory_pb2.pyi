@@ -4,6 +4,7 @@ isort:skip_file
 Who there is: organizations, principals, groups, who holds which role, and what is known about resources."""
 
 from collections import abc as _abc
+from doorward.v1 import freshness_pb2 as _freshness_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
@@ -530,6 +531,9 @@ class CreateOrganizationRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ORGANIZATION_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     @_builtins.property
     def organization(self) -> Global___Organization:
         """The new organization: id (required), display_name, attributes. It begins enabled."""
@@ -538,10 +542,11 @@ class CreateOrganizationRequest(_message.Message):
         self,
         *,
         organization: Global___Organization | None = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["organization", b"organization"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization", b"organization"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["no_wait", b"no_wait", "organization", b"organization"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -555,8 +560,11 @@ class CreateOrganizationResponse(_message.Message):
 
     ORGANIZATION_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     @_builtins.property
     def organization(self) -> Global___Organization:
         """The organization."""
@@ -566,10 +574,11 @@ class CreateOrganizationResponse(_message.Message):
         *,
         organization: Global___Organization | None = ...,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["organization", b"organization"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization", b"organization", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization", b"organization", "propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -683,6 +692,9 @@ class UpdateOrganizationRequest(_message.Message):
 
     ORGANIZATION_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     @_builtins.property
     def organization(self) -> Global___Organization:
         """The new values, and which organization: id (empty: the caller's own) and, if wanted, etag."""
@@ -696,10 +708,11 @@ class UpdateOrganizationRequest(_message.Message):
         *,
         organization: Global___Organization | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["organization", b"organization", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization", b"organization", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["no_wait", b"no_wait", "organization", b"organization", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -714,10 +727,13 @@ class UpdateOrganizationResponse(_message.Message):
     ORGANIZATION_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     keys: _builtins.int
     """How many unrevoked keys it has: stopped by disabling it, working again by enabling it."""
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     @_builtins.property
     def organization(self) -> Global___Organization:
         """The organization as it is now."""
@@ -728,10 +744,11 @@ class UpdateOrganizationResponse(_message.Message):
         organization: Global___Organization | None = ...,
         keys: _builtins.int = ...,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["organization", b"organization"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "organization", b"organization", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "organization", b"organization", "propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -744,16 +761,20 @@ class DeleteOrganizationRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its id. Required: this is not done to one's own by leaving a field empty."""
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "no_wait", b"no_wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -767,19 +788,23 @@ class DeleteOrganizationResponse(_message.Message):
 
     KEYS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     keys: _builtins.int
     """How many unrevoked keys it had: they work no more."""
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     def __init__(
         self,
         *,
         keys: _builtins.int = ...,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -792,6 +817,9 @@ class CreatePrincipalRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PRINCIPAL_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     @_builtins.property
     def principal(self) -> Global___Principal:
         """The new principal: id (required), organization (empty: the caller's own), kind, display_name, email, attributes.
@@ -802,10 +830,11 @@ class CreatePrincipalRequest(_message.Message):
         self,
         *,
         principal: Global___Principal | None = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["no_wait", b"no_wait", "principal", b"principal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -819,8 +848,11 @@ class CreatePrincipalResponse(_message.Message):
 
     PRINCIPAL_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     @_builtins.property
     def principal(self) -> Global___Principal:
         """The principal."""
@@ -830,10 +862,11 @@ class CreatePrincipalResponse(_message.Message):
         *,
         principal: Global___Principal | None = ...,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal", "propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -955,6 +988,9 @@ class UpdatePrincipalRequest(_message.Message):
 
     PRINCIPAL_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     @_builtins.property
     def principal(self) -> Global___Principal:
         """The new values, and which principal: id, organization (empty: the caller's own) and, if wanted, etag."""
@@ -968,10 +1004,11 @@ class UpdatePrincipalRequest(_message.Message):
         *,
         principal: Global___Principal | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["no_wait", b"no_wait", "principal", b"principal", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -986,10 +1023,13 @@ class UpdatePrincipalResponse(_message.Message):
     PRINCIPAL_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     keys: _builtins.int
     """How many unrevoked keys it owns: stopped by disabling it, working again by enabling it."""
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     @_builtins.property
     def principal(self) -> Global___Principal:
         """The principal as it is now."""
@@ -1000,10 +1040,11 @@ class UpdatePrincipalResponse(_message.Message):
         principal: Global___Principal | None = ...,
         keys: _builtins.int = ...,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "principal", b"principal", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "principal", b"principal", "propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1017,19 +1058,23 @@ class DeletePrincipalRequest(_message.Message):
 
     ORGANIZATION_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
     organization: _builtins.str
     """The organization. Empty: the caller's own."""
     id: _builtins.str
     """The principal's id. Required."""
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     def __init__(
         self,
         *,
         organization: _builtins.str = ...,
         id: _builtins.str = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "organization", b"organization"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "no_wait", b"no_wait", "organization", b"organization"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1044,22 +1089,26 @@ class DeletePrincipalResponse(_message.Message):
     KEYS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     RELATIONS_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     keys: _builtins.int
     """How many keys were revoked with it."""
     revision: _builtins.int
     """The store's commit counter after this change."""
     relations: _builtins.int
     """How many relations went with it."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     def __init__(
         self,
         *,
         keys: _builtins.int = ...,
         revision: _builtins.int = ...,
         relations: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "relations", b"relations", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "propagation", b"propagation", "relations", b"relations", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1072,6 +1121,9 @@ class CreateGroupRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     GROUP_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     @_builtins.property
     def group(self) -> Global___Group:
         """The new group: id (required), organization (empty: the caller's own), display_name."""
@@ -1080,10 +1132,11 @@ class CreateGroupRequest(_message.Message):
         self,
         *,
         group: Global___Group | None = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["group", b"group"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "no_wait", b"no_wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1097,8 +1150,11 @@ class CreateGroupResponse(_message.Message):
 
     GROUP_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     @_builtins.property
     def group(self) -> Global___Group:
         """The group."""
@@ -1108,10 +1164,11 @@ class CreateGroupResponse(_message.Message):
         *,
         group: Global___Group | None = ...,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["group", b"group"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1233,6 +1290,9 @@ class UpdateGroupRequest(_message.Message):
 
     GROUP_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     @_builtins.property
     def group(self) -> Global___Group:
         """The new values, and which group: id, organization (empty: the caller's own) and, if wanted, etag."""
@@ -1246,10 +1306,11 @@ class UpdateGroupRequest(_message.Message):
         *,
         group: Global___Group | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "no_wait", b"no_wait", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1263,8 +1324,11 @@ class UpdateGroupResponse(_message.Message):
 
     GROUP_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     @_builtins.property
     def group(self) -> Global___Group:
         """The group as it is now."""
@@ -1274,10 +1338,11 @@ class UpdateGroupResponse(_message.Message):
         *,
         group: Global___Group | None = ...,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["group", b"group"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1291,19 +1356,23 @@ class DeleteGroupRequest(_message.Message):
 
     ORGANIZATION_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
     organization: _builtins.str
     """The organization. Empty: the caller's own."""
     id: _builtins.str
     """The group's id. Required."""
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     def __init__(
         self,
         *,
         organization: _builtins.str = ...,
         id: _builtins.str = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "organization", b"organization"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "no_wait", b"no_wait", "organization", b"organization"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1317,19 +1386,23 @@ class DeleteGroupResponse(_message.Message):
 
     REVISION_FIELD_NUMBER: _builtins.int
     RELATIONS_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's commit counter after this change."""
     relations: _builtins.int
     """How many relations went with it."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
         relations: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["relations", b"relations", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["propagation", b"propagation", "relations", b"relations", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1345,6 +1418,7 @@ class AddGroupMemberRequest(_message.Message):
     GROUP_FIELD_NUMBER: _builtins.int
     PRINCIPAL_FIELD_NUMBER: _builtins.int
     MEMBER_GROUP_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
     organization: _builtins.str
     """The organization. Empty: the caller's own."""
     group: _builtins.str
@@ -1353,6 +1427,8 @@ class AddGroupMemberRequest(_message.Message):
     """Who comes in: a principal's id. Exactly one of this and member_group."""
     member_group: _builtins.str
     """Who comes in: a group's id."""
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     def __init__(
         self,
         *,
@@ -1360,10 +1436,11 @@ class AddGroupMemberRequest(_message.Message):
         group: _builtins.str = ...,
         principal: _builtins.str = ...,
         member_group: _builtins.str = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "member_group", b"member_group", "organization", b"organization", "principal", b"principal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "member_group", b"member_group", "no_wait", b"no_wait", "organization", b"organization", "principal", b"principal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1376,16 +1453,20 @@ class AddGroupMemberResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1401,6 +1482,7 @@ class RemoveGroupMemberRequest(_message.Message):
     GROUP_FIELD_NUMBER: _builtins.int
     PRINCIPAL_FIELD_NUMBER: _builtins.int
     MEMBER_GROUP_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
     organization: _builtins.str
     """The organization. Empty: the caller's own."""
     group: _builtins.str
@@ -1409,6 +1491,8 @@ class RemoveGroupMemberRequest(_message.Message):
     """Who goes: a principal's id. Exactly one of this and member_group."""
     member_group: _builtins.str
     """Who goes: a group's id."""
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     def __init__(
         self,
         *,
@@ -1416,10 +1500,11 @@ class RemoveGroupMemberRequest(_message.Message):
         group: _builtins.str = ...,
         principal: _builtins.str = ...,
         member_group: _builtins.str = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "member_group", b"member_group", "organization", b"organization", "principal", b"principal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "member_group", b"member_group", "no_wait", b"no_wait", "organization", b"organization", "principal", b"principal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1432,16 +1517,20 @@ class RemoveGroupMemberResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1542,6 +1631,9 @@ class CreateBindingRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BINDING_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     @_builtins.property
     def binding(self) -> Global___Binding:
         """The new binding: organization (empty: the caller's own), subject, keyspace, role, resources, not_before,
@@ -1552,10 +1644,11 @@ class CreateBindingRequest(_message.Message):
         self,
         *,
         binding: Global___Binding | None = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "no_wait", b"no_wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1569,8 +1662,11 @@ class CreateBindingResponse(_message.Message):
 
     BINDING_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     @_builtins.property
     def binding(self) -> Global___Binding:
         """The binding."""
@@ -1580,10 +1676,11 @@ class CreateBindingResponse(_message.Message):
         *,
         binding: Global___Binding | None = ...,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1717,6 +1814,9 @@ class UpdateBindingRequest(_message.Message):
 
     BINDING_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     @_builtins.property
     def binding(self) -> Global___Binding:
         """The new values, and which binding: id, organization (empty: the caller's own) and, if wanted, etag."""
@@ -1730,10 +1830,11 @@ class UpdateBindingRequest(_message.Message):
         *,
         binding: Global___Binding | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "no_wait", b"no_wait", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1747,8 +1848,11 @@ class UpdateBindingResponse(_message.Message):
 
     BINDING_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     @_builtins.property
     def binding(self) -> Global___Binding:
         """The binding as it is now."""
@@ -1758,10 +1862,11 @@ class UpdateBindingResponse(_message.Message):
         *,
         binding: Global___Binding | None = ...,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1775,19 +1880,23 @@ class DeleteBindingRequest(_message.Message):
 
     ORGANIZATION_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
     organization: _builtins.str
     """The organization. Empty: the caller's own."""
     id: _builtins.str
     """The binding's id. Required."""
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     def __init__(
         self,
         *,
         organization: _builtins.str = ...,
         id: _builtins.str = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "organization", b"organization"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "no_wait", b"no_wait", "organization", b"organization"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1800,16 +1909,20 @@ class DeleteBindingResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1824,10 +1937,13 @@ class WriteRelationsRequest(_message.Message):
     ORGANIZATION_FIELD_NUMBER: _builtins.int
     KEYSPACE_FIELD_NUMBER: _builtins.int
     RELATIONS_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
     organization: _builtins.str
     """The organization. Empty: the caller's own."""
     keyspace: _builtins.str
     """The keyspace that declares them. Required."""
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     @_builtins.property
     def relations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Relation]:
         """What is to be kept: 1 to 100."""
@@ -1838,10 +1954,11 @@ class WriteRelationsRequest(_message.Message):
         organization: _builtins.str = ...,
         keyspace: _builtins.str = ...,
         relations: _abc.Iterable[Global___Relation] | None = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keyspace", b"keyspace", "organization", b"organization", "relations", b"relations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keyspace", b"keyspace", "no_wait", b"no_wait", "organization", b"organization", "relations", b"relations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1855,19 +1972,23 @@ class WriteRelationsResponse(_message.Message):
 
     WRITTEN_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     written: _builtins.int
     """How many of them were not there before."""
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     def __init__(
         self,
         *,
         written: _builtins.int = ...,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "written", b"written"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["propagation", b"propagation", "revision", b"revision", "written", b"written"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1882,10 +2003,13 @@ class DeleteRelationsRequest(_message.Message):
     ORGANIZATION_FIELD_NUMBER: _builtins.int
     KEYSPACE_FIELD_NUMBER: _builtins.int
     RELATIONS_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
     organization: _builtins.str
     """The organization. Empty: the caller's own."""
     keyspace: _builtins.str
     """The keyspace. Required."""
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     @_builtins.property
     def relations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Relation]:
         """What is to be forgotten: 1 to 100."""
@@ -1896,10 +2020,11 @@ class DeleteRelationsRequest(_message.Message):
         organization: _builtins.str = ...,
         keyspace: _builtins.str = ...,
         relations: _abc.Iterable[Global___Relation] | None = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keyspace", b"keyspace", "organization", b"organization", "relations", b"relations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keyspace", b"keyspace", "no_wait", b"no_wait", "organization", b"organization", "relations", b"relations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1913,19 +2038,23 @@ class DeleteRelationsResponse(_message.Message):
 
     DELETED_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     deleted: _builtins.int
     """How many of them were there."""
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     def __init__(
         self,
         *,
         deleted: _builtins.int = ...,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2016,6 +2145,9 @@ class PutResourceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RESOURCE_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     @_builtins.property
     def resource(self) -> Global___StoredResource:
         """What is to be kept: organization (empty: the caller's own), keyspace and resource (required), attributes, parent;
@@ -2026,10 +2158,11 @@ class PutResourceRequest(_message.Message):
         self,
         *,
         resource: Global___StoredResource | None = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resource", b"resource"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["resource", b"resource"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["no_wait", b"no_wait", "resource", b"resource"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2043,8 +2176,11 @@ class PutResourceResponse(_message.Message):
 
     RESOURCE_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     @_builtins.property
     def resource(self) -> Global___StoredResource:
         """What is kept."""
@@ -2054,10 +2190,11 @@ class PutResourceResponse(_message.Message):
         *,
         resource: Global___StoredResource | None = ...,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resource", b"resource"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["resource", b"resource", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["propagation", b"propagation", "resource", b"resource", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2196,22 +2333,26 @@ class DeleteResourceRequest(_message.Message):
     ORGANIZATION_FIELD_NUMBER: _builtins.int
     KEYSPACE_FIELD_NUMBER: _builtins.int
     RESOURCE_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
     organization: _builtins.str
     """The organization. Empty: the caller's own."""
     keyspace: _builtins.str
     """The keyspace. Required."""
     resource: _builtins.str
     """The resource, e.g. "vulnerabilities/7". Required."""
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     def __init__(
         self,
         *,
         organization: _builtins.str = ...,
         keyspace: _builtins.str = ...,
         resource: _builtins.str = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keyspace", b"keyspace", "organization", b"organization", "resource", b"resource"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keyspace", b"keyspace", "no_wait", b"no_wait", "organization", b"organization", "resource", b"resource"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2225,19 +2366,23 @@ class DeleteResourceResponse(_message.Message):
 
     RELATIONS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     relations: _builtins.int
     """How many relations to it went with it."""
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     def __init__(
         self,
         *,
         relations: _builtins.int = ...,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["relations", b"relations", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["propagation", b"propagation", "relations", b"relations", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -84,6 +84,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: a test in a keyspace file comes out otherwise than it says. metadata: test (the first that
     fails), line, failed (how many questions).
     """
+    ERROR_REASON_REVISION_NOT_REACHED: _ErrorReason.ValueType  # 82
+    """FAILED_PRECONDITION: `consistency.at_least_as_fresh` is a revision that the store has not reached.
+    metadata: wanted, reached.
+    """
     ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 40
     """ABORTED: the etag is not the current one; read again, then decide again. metadata: type, id."""
     ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 50
@@ -164,6 +168,10 @@ they are; ApplyKeyspace with `force` does it all the same. metadata: field, who 
 ERROR_REASON_KEYSPACE_TESTS_FAILED: ErrorReason.ValueType  # 81
 """FAILED_PRECONDITION: a test in a keyspace file comes out otherwise than it says. metadata: test (the first that
 fails), line, failed (how many questions).
+"""
+ERROR_REASON_REVISION_NOT_REACHED: ErrorReason.ValueType  # 82
+"""FAILED_PRECONDITION: `consistency.at_least_as_fresh` is a revision that the store has not reached.
+metadata: wanted, reached.
 """
 ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 40
 """ABORTED: the etag is not the current one; read again, then decide again. metadata: type, id."""

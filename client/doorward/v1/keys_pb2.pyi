@@ -4,6 +4,7 @@ isort:skip_file
 Keys: what they are, and their life from creation to deletion."""
 
 from collections import abc as _abc
+from doorward.v1 import freshness_pb2 as _freshness_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
@@ -574,6 +575,7 @@ class CreateKeyRequest(_message.Message):
     EXPIRY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     API_VERSION_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
     organization: _builtins.str
     """The organization that the key will belong to. Empty: the caller's own."""
     keyspace: _builtins.str
@@ -596,6 +598,8 @@ class CreateKeyRequest(_message.Message):
     """
     api_version: _builtins.str
     """See Key. Empty: the keyspace's current one."""
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """See Key. At most 100."""
@@ -639,10 +643,11 @@ class CreateKeyRequest(_message.Message):
         expiry: Global___Expiry | None = ...,
         request_id: _builtins.str = ...,
         api_version: _builtins.str = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expiry", b"expiry", "not_before", b"not_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_cidrs", b"allowed_cidrs", "api_version", b"api_version", "bindings", b"bindings", "ceiling", b"ceiling", "description", b"description", "environment", b"environment", "expiry", b"expiry", "keyspace", b"keyspace", "metadata", b"metadata", "name", b"name", "not_before", b"not_before", "organization", b"organization", "owner", b"owner", "request_id", b"request_id", "scopes", b"scopes", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_cidrs", b"allowed_cidrs", "api_version", b"api_version", "bindings", b"bindings", "ceiling", b"ceiling", "description", b"description", "environment", b"environment", "expiry", b"expiry", "keyspace", b"keyspace", "metadata", b"metadata", "name", b"name", "no_wait", b"no_wait", "not_before", b"not_before", "organization", b"organization", "owner", b"owner", "request_id", b"request_id", "scopes", b"scopes", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -660,12 +665,15 @@ class CreateKeyResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     REPLACED_KEYS_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
     """The full text of its secret. Shown this once; Doorward does not keep it. Empty when `replayed`."""
     replayed: _builtins.bool
     """True: request_id was seen before; this is the key made then. If its secret was lost, rotate it."""
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     @_builtins.property
     def key(self) -> Global___Key:
         """The key."""
@@ -689,10 +697,11 @@ class CreateKeyResponse(_message.Message):
         revision: _builtins.int = ...,
         warnings: _abc.Iterable[Global___Warning] | None = ...,
         replaced_keys: _abc.Iterable[_builtins.str] | None = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "replaced_keys", b"replaced_keys", "replayed", b"replayed", "revision", b"revision", "secret", b"secret", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "propagation", b"propagation", "replaced_keys", b"replaced_keys", "replayed", b"replayed", "revision", b"revision", "secret", b"secret", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -893,6 +902,9 @@ class UpdateKeyRequest(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     EXPIRY_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     @_builtins.property
     def key(self) -> Global___Key:
         """The new values, and which key: id, organization (empty: the caller's own) and, if wanted, etag."""
@@ -911,10 +923,11 @@ class UpdateKeyRequest(_message.Message):
         key: Global___Key | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
         expiry: Global___Expiry | None = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expiry", b"expiry", "key", b"key", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expiry", b"expiry", "key", b"key", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expiry", b"expiry", "key", b"key", "no_wait", b"no_wait", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -928,8 +941,11 @@ class UpdateKeyResponse(_message.Message):
 
     KEY_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     @_builtins.property
     def key(self) -> Global___Key:
         """The key as it is now."""
@@ -939,10 +955,11 @@ class UpdateKeyResponse(_message.Message):
         *,
         key: Global___Key | None = ...,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -959,6 +976,7 @@ class RotateKeyRequest(_message.Message):
     GRACE_FIELD_NUMBER: _builtins.int
     FINISH_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
     organization: _builtins.str
     """The key's organization. Empty: the caller's own."""
     id: _builtins.str
@@ -967,6 +985,8 @@ class RotateKeyRequest(_message.Message):
     """Ends the overlap of the last rotation now, and makes no new secret."""
     request_id: _builtins.str
     """Makes a retry safe, as in CreateKey."""
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     @_builtins.property
     def grace(self) -> _duration_pb2.Duration:
         """How long older secrets go on working, at most 90 days. Absent: not at all."""
@@ -979,10 +999,11 @@ class RotateKeyRequest(_message.Message):
         grace: _duration_pb2.Duration | None = ...,
         finish: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish", b"finish", "grace", b"grace", "id", b"id", "organization", b"organization", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish", b"finish", "grace", b"grace", "id", b"id", "no_wait", b"no_wait", "organization", b"organization", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -998,12 +1019,15 @@ class RotateKeyResponse(_message.Message):
     SECRET_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
     """The full text of its new secret. Shown this once. Empty after `finish` and when `replayed`."""
     replayed: _builtins.bool
     """True: request_id was seen before, and nothing was changed now."""
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     @_builtins.property
     def key(self) -> Global___Key:
         """The key."""
@@ -1015,10 +1039,11 @@ class RotateKeyResponse(_message.Message):
         secret: _builtins.str = ...,
         replayed: _builtins.bool = ...,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "replayed", b"replayed", "revision", b"revision", "secret", b"secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "propagation", b"propagation", "replayed", b"replayed", "revision", b"revision", "secret", b"secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1033,22 +1058,26 @@ class RevokeKeyRequest(_message.Message):
     ORGANIZATION_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
     organization: _builtins.str
     """The key's organization. Empty: the caller's own."""
     id: _builtins.str
     """The key's id. Required."""
     reason: _builtins.str
     """Why; kept with the key and in the audit log, at most 500 characters."""
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     def __init__(
         self,
         *,
         organization: _builtins.str = ...,
         id: _builtins.str = ...,
         reason: _builtins.str = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "organization", b"organization", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "no_wait", b"no_wait", "organization", b"organization", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1062,8 +1091,11 @@ class RevokeKeyResponse(_message.Message):
 
     KEY_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     @_builtins.property
     def key(self) -> Global___Key:
         """The key, revoked."""
@@ -1073,10 +1105,11 @@ class RevokeKeyResponse(_message.Message):
         *,
         key: Global___Key | None = ...,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1090,19 +1123,23 @@ class DeleteKeyRequest(_message.Message):
 
     ORGANIZATION_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
     organization: _builtins.str
     """The key's organization. Empty: the caller's own."""
     id: _builtins.str
     """The key's id. Required."""
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     def __init__(
         self,
         *,
         organization: _builtins.str = ...,
         id: _builtins.str = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "organization", b"organization"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "no_wait", b"no_wait", "organization", b"organization"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1115,16 +1152,20 @@ class DeleteKeyResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1141,6 +1182,7 @@ class BatchRevokeKeysRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     EXPECTED_COUNT_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
     organization: _builtins.str
     """The organization. Empty: the caller's own."""
     reason: _builtins.str
@@ -1151,6 +1193,8 @@ class BatchRevokeKeysRequest(_message.Message):
     """If given: how many keys the filter must find, as the dry run said; else FAILED_PRECONDITION (COUNT_MISMATCH) and
     nothing is ended.
     """
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     @_builtins.property
     def filter(self) -> Global___KeyFilter:
         """Which keys; at least one condition. Revoked keys are passed over."""
@@ -1163,10 +1207,11 @@ class BatchRevokeKeysRequest(_message.Message):
         reason: _builtins.str = ...,
         dry_run: _builtins.bool = ...,
         expected_count: _builtins.int | None = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_count", b"_expected_count", "expected_count", b"expected_count", "filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_count", b"_expected_count", "dry_run", b"dry_run", "expected_count", b"expected_count", "filter", b"filter", "organization", b"organization", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_count", b"_expected_count", "dry_run", b"dry_run", "expected_count", b"expected_count", "filter", b"filter", "no_wait", b"no_wait", "organization", b"organization", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_count: _TypeAlias = _typing.Literal["expected_count"]  # noqa: Y015
     _WhichOneofArgType__expected_count: _TypeAlias = _typing.Literal["_expected_count", b"_expected_count"]  # noqa: Y015
@@ -1183,10 +1228,13 @@ class BatchRevokeKeysResponse(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     SAMPLE_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     count: _builtins.int
     """How many keys were ended, or with dry_run would be."""
     revision: _builtins.int
     """The store's commit counter after the last chunk."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     @_builtins.property
     def sample(self) -> _containers.RepeatedCompositeFieldContainer[Global___Key]:
         """Up to 20 of them, newest first."""
@@ -1197,10 +1245,11 @@ class BatchRevokeKeysResponse(_message.Message):
         count: _builtins.int = ...,
         sample: _abc.Iterable[Global___Key] | None = ...,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "revision", b"revision", "sample", b"sample"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "propagation", b"propagation", "revision", b"revision", "sample", b"sample"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1493,8 +1542,11 @@ class ImportKeysResponse(_message.Message):
 
     RESULTS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's commit counter after the last row."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportResult]:
         """One for each row."""
@@ -1504,10 +1556,11 @@ class ImportKeysResponse(_message.Message):
         *,
         results: _abc.Iterable[Global___ImportResult] | None = ...,
         revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["propagation", b"propagation", "results", b"results", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,44 +22,45 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from doorward.v1 import freshness_pb2 as doorward_dot_v1_dot_freshness__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64oorward/v1/keyspaces.proto\x12\x0b\x64oorward.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\x01\n\x08Keyspace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x0e\n\x06prefix\x18\x04 \x01(\t\x12\x14\n\x0c\x65nvironments\x18\x05 \x03(\t\x12\r\n\x05roles\x18\x06 \x03(\t\x12\x13\n\x0bpermissions\x18\x07 \x03(\t\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\n \x01(\t\"T\n\x14\x41pplyKeyspaceRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\"G\n\tStranding\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\x12\x0c\n\x04keys\x18\x03 \x01(\x03\x12\x10\n\x08\x62indings\x18\x04 \x01(\x03\"`\n\x12KeyspaceTestResult\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61sked\x18\x02 \x01(\t\x12\x0c\n\x04line\x18\x03 \x01(\x05\x12\x0e\n\x06passed\x18\x04 \x01(\x08\x12\x0f\n\x07problem\x18\x05 \x01(\t\"\xf7\x01\n\x15\x41pplyKeyspaceResponse\x12\'\n\x08keyspace\x18\x01 \x01(\x0b\x32\x15.doorward.v1.Keyspace\x12*\n\x07outcome\x18\x02 \x01(\x0e\x32\x19.doorward.v1.ApplyOutcome\x12\x0c\n\x04\x64iff\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x0f\n\x07\x63hanges\x18\x05 \x03(\t\x12(\n\x08stranded\x18\x06 \x03(\x0b\x32\x16.doorward.v1.Stranding\x12.\n\x05tests\x18\x07 \x03(\x0b\x32\x1f.doorward.v1.KeyspaceTestResult\"3\n\x13TestKeyspaceRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"H\n\x14TestKeyspaceResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.doorward.v1.KeyspaceTestResult\"\"\n\x12GetKeyspaceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\x13GetKeyspaceResponse\x12\'\n\x08keyspace\x18\x01 \x01(\x0b\x32\x15.doorward.v1.Keyspace\"=\n\x14ListKeyspacesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Z\n\x15ListKeyspacesResponse\x12(\n\tkeyspaces\x18\x01 \x03(\x0b\x32\x15.doorward.v1.Keyspace\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x17GetJsonWebKeySetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"(\n\x18GetJsonWebKeySetResponse\x12\x0c\n\x04jwks\x18\x01 \x01(\t*\x80\x01\n\x0c\x41pplyOutcome\x12\x1d\n\x19\x41PPLY_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41PPLY_OUTCOME_CREATED\x10\x01\x12\x19\n\x15\x41PPLY_OUTCOME_CHANGED\x10\x02\x12\x1b\n\x17\x41PPLY_OUTCOME_UNCHANGED\x10\x03\x32\xc9\x03\n\x0fKeyspaceService\x12V\n\rApplyKeyspace\x12!.doorward.v1.ApplyKeyspaceRequest\x1a\".doorward.v1.ApplyKeyspaceResponse\x12S\n\x0cTestKeyspace\x12 .doorward.v1.TestKeyspaceRequest\x1a!.doorward.v1.TestKeyspaceResponse\x12P\n\x0bGetKeyspace\x12\x1f.doorward.v1.GetKeyspaceRequest\x1a .doorward.v1.GetKeyspaceResponse\x12V\n\rListKeyspaces\x12!.doorward.v1.ListKeyspacesRequest\x1a\".doorward.v1.ListKeyspacesResponse\x12_\n\x10GetJsonWebKeySet\x12$.doorward.v1.GetJsonWebKeySetRequest\x1a%.doorward.v1.GetJsonWebKeySetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64oorward/v1/keyspaces.proto\x12\x0b\x64oorward.v1\x1a\x1b\x64oorward/v1/freshness.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\x01\n\x08Keyspace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x0e\n\x06prefix\x18\x04 \x01(\t\x12\x14\n\x0c\x65nvironments\x18\x05 \x03(\t\x12\r\n\x05roles\x18\x06 \x03(\t\x12\x13\n\x0bpermissions\x18\x07 \x03(\t\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\n \x01(\t\"e\n\x14\x41pplyKeyspaceRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\x12\x0f\n\x07no_wait\x18\x05 \x01(\x08\"G\n\tStranding\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\x12\x0c\n\x04keys\x18\x03 \x01(\x03\x12\x10\n\x08\x62indings\x18\x04 \x01(\x03\"`\n\x12KeyspaceTestResult\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61sked\x18\x02 \x01(\t\x12\x0c\n\x04line\x18\x03 \x01(\x05\x12\x0e\n\x06passed\x18\x04 \x01(\x08\x12\x0f\n\x07problem\x18\x05 \x01(\t\"\xa6\x02\n\x15\x41pplyKeyspaceResponse\x12\'\n\x08keyspace\x18\x01 \x01(\x0b\x32\x15.doorward.v1.Keyspace\x12*\n\x07outcome\x18\x02 \x01(\x0e\x32\x19.doorward.v1.ApplyOutcome\x12\x0c\n\x04\x64iff\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x0f\n\x07\x63hanges\x18\x05 \x03(\t\x12(\n\x08stranded\x18\x06 \x03(\x0b\x32\x16.doorward.v1.Stranding\x12.\n\x05tests\x18\x07 \x03(\x0b\x32\x1f.doorward.v1.KeyspaceTestResult\x12-\n\x0bpropagation\x18\x08 \x01(\x0e\x32\x18.doorward.v1.Propagation\"3\n\x13TestKeyspaceRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"H\n\x14TestKeyspaceResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.doorward.v1.KeyspaceTestResult\"\"\n\x12GetKeyspaceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\x13GetKeyspaceResponse\x12\'\n\x08keyspace\x18\x01 \x01(\x0b\x32\x15.doorward.v1.Keyspace\"=\n\x14ListKeyspacesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Z\n\x15ListKeyspacesResponse\x12(\n\tkeyspaces\x18\x01 \x03(\x0b\x32\x15.doorward.v1.Keyspace\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x17GetJsonWebKeySetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"(\n\x18GetJsonWebKeySetResponse\x12\x0c\n\x04jwks\x18\x01 \x01(\t*\x80\x01\n\x0c\x41pplyOutcome\x12\x1d\n\x19\x41PPLY_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41PPLY_OUTCOME_CREATED\x10\x01\x12\x19\n\x15\x41PPLY_OUTCOME_CHANGED\x10\x02\x12\x1b\n\x17\x41PPLY_OUTCOME_UNCHANGED\x10\x03\x32\xc9\x03\n\x0fKeyspaceService\x12V\n\rApplyKeyspace\x12!.doorward.v1.ApplyKeyspaceRequest\x1a\".doorward.v1.ApplyKeyspaceResponse\x12S\n\x0cTestKeyspace\x12 .doorward.v1.TestKeyspaceRequest\x1a!.doorward.v1.TestKeyspaceResponse\x12P\n\x0bGetKeyspace\x12\x1f.doorward.v1.GetKeyspaceRequest\x1a .doorward.v1.GetKeyspaceResponse\x12V\n\rListKeyspaces\x12!.doorward.v1.ListKeyspacesRequest\x1a\".doorward.v1.ListKeyspacesResponse\x12_\n\x10GetJsonWebKeySet\x12$.doorward.v1.GetJsonWebKeySetRequest\x1a%.doorward.v1.GetJsonWebKeySetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'doorward.v1.keyspaces_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_APPLYOUTCOME']._serialized_start=1299
-  _globals['_APPLYOUTCOME']._serialized_end=1427
-  _globals['_KEYSPACE']._serialized_start=78
-  _globals['_KEYSPACE']._serialized_end=324
-  _globals['_APPLYKEYSPACEREQUEST']._serialized_start=326
-  _globals['_APPLYKEYSPACEREQUEST']._serialized_end=410
-  _globals['_STRANDING']._serialized_start=412
-  _globals['_STRANDING']._serialized_end=483
-  _globals['_KEYSPACETESTRESULT']._serialized_start=485
-  _globals['_KEYSPACETESTRESULT']._serialized_end=581
-  _globals['_APPLYKEYSPACERESPONSE']._serialized_start=584
-  _globals['_APPLYKEYSPACERESPONSE']._serialized_end=831
-  _globals['_TESTKEYSPACEREQUEST']._serialized_start=833
-  _globals['_TESTKEYSPACEREQUEST']._serialized_end=884
-  _globals['_TESTKEYSPACERESPONSE']._serialized_start=886
-  _globals['_TESTKEYSPACERESPONSE']._serialized_end=958
-  _globals['_GETKEYSPACEREQUEST']._serialized_start=960
-  _globals['_GETKEYSPACEREQUEST']._serialized_end=994
-  _globals['_GETKEYSPACERESPONSE']._serialized_start=996
-  _globals['_GETKEYSPACERESPONSE']._serialized_end=1058
-  _globals['_LISTKEYSPACESREQUEST']._serialized_start=1060
-  _globals['_LISTKEYSPACESREQUEST']._serialized_end=1121
-  _globals['_LISTKEYSPACESRESPONSE']._serialized_start=1123
-  _globals['_LISTKEYSPACESRESPONSE']._serialized_end=1213
-  _globals['_GETJSONWEBKEYSETREQUEST']._serialized_start=1215
-  _globals['_GETJSONWEBKEYSETREQUEST']._serialized_end=1254
-  _globals['_GETJSONWEBKEYSETRESPONSE']._serialized_start=1256
-  _globals['_GETJSONWEBKEYSETRESPONSE']._serialized_end=1296
-  _globals['_KEYSPACESERVICE']._serialized_start=1430
-  _globals['_KEYSPACESERVICE']._serialized_end=1887
+  _globals['_APPLYOUTCOME']._serialized_start=1392
+  _globals['_APPLYOUTCOME']._serialized_end=1520
+  _globals['_KEYSPACE']._serialized_start=107
+  _globals['_KEYSPACE']._serialized_end=353
+  _globals['_APPLYKEYSPACEREQUEST']._serialized_start=355
+  _globals['_APPLYKEYSPACEREQUEST']._serialized_end=456
+  _globals['_STRANDING']._serialized_start=458
+  _globals['_STRANDING']._serialized_end=529
+  _globals['_KEYSPACETESTRESULT']._serialized_start=531
+  _globals['_KEYSPACETESTRESULT']._serialized_end=627
+  _globals['_APPLYKEYSPACERESPONSE']._serialized_start=630
+  _globals['_APPLYKEYSPACERESPONSE']._serialized_end=924
+  _globals['_TESTKEYSPACEREQUEST']._serialized_start=926
+  _globals['_TESTKEYSPACEREQUEST']._serialized_end=977
+  _globals['_TESTKEYSPACERESPONSE']._serialized_start=979
+  _globals['_TESTKEYSPACERESPONSE']._serialized_end=1051
+  _globals['_GETKEYSPACEREQUEST']._serialized_start=1053
+  _globals['_GETKEYSPACEREQUEST']._serialized_end=1087
+  _globals['_GETKEYSPACERESPONSE']._serialized_start=1089
+  _globals['_GETKEYSPACERESPONSE']._serialized_end=1151
+  _globals['_LISTKEYSPACESREQUEST']._serialized_start=1153
+  _globals['_LISTKEYSPACESREQUEST']._serialized_end=1214
+  _globals['_LISTKEYSPACESRESPONSE']._serialized_start=1216
+  _globals['_LISTKEYSPACESRESPONSE']._serialized_end=1306
+  _globals['_GETJSONWEBKEYSETREQUEST']._serialized_start=1308
+  _globals['_GETJSONWEBKEYSETREQUEST']._serialized_end=1347
+  _globals['_GETJSONWEBKEYSETRESPONSE']._serialized_start=1349
+  _globals['_GETJSONWEBKEYSETRESPONSE']._serialized_end=1389
+  _globals['_KEYSPACESERVICE']._serialized_start=1523
+  _globals['_KEYSPACESERVICE']._serialized_end=1980
 # @@protoc_insertion_point(module_scope)

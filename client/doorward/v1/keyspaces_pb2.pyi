@@ -4,6 +4,7 @@ isort:skip_file
 Keyspaces: one API product each, written as one YAML file."""
 
 from collections import abc as _abc
+from doorward.v1 import freshness_pb2 as _freshness_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -126,6 +127,7 @@ class ApplyKeyspaceRequest(_message.Message):
     DRY_RUN_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
     source: _builtins.str
     """The YAML file's text, at most 128 KiB."""
     dry_run: _builtins.bool
@@ -134,6 +136,8 @@ class ApplyKeyspaceRequest(_message.Message):
     """If given: the etag that the keyspace must have now."""
     force: _builtins.bool
     """Apply it although tests fail or keys are stranded. The audit log says so."""
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
     def __init__(
         self,
         *,
@@ -141,10 +145,11 @@ class ApplyKeyspaceRequest(_message.Message):
         dry_run: _builtins.bool = ...,
         etag: _builtins.str = ...,
         force: _builtins.bool = ...,
+        no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "etag", b"etag", "force", b"force", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "etag", b"etag", "force", b"force", "no_wait", b"no_wait", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -235,12 +240,15 @@ class ApplyKeyspaceResponse(_message.Message):
     CHANGES_FIELD_NUMBER: _builtins.int
     STRANDED_FIELD_NUMBER: _builtins.int
     TESTS_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
     outcome: Global___ApplyOutcome.ValueType
     """What was done."""
     diff: _builtins.str
     """The difference between the two files, in unified format. Empty if unchanged."""
     revision: _builtins.int
     """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
     @_builtins.property
     def keyspace(self) -> Global___Keyspace:
         """The keyspace as it is now, or with dry_run would be."""
@@ -267,10 +275,11 @@ class ApplyKeyspaceResponse(_message.Message):
         changes: _abc.Iterable[_builtins.str] | None = ...,
         stranded: _abc.Iterable[Global___Stranding] | None = ...,
         tests: _abc.Iterable[Global___KeyspaceTestResult] | None = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["keyspace", b"keyspace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "diff", b"diff", "keyspace", b"keyspace", "outcome", b"outcome", "revision", b"revision", "stranded", b"stranded", "tests", b"tests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "diff", b"diff", "keyspace", b"keyspace", "outcome", b"outcome", "propagation", b"propagation", "revision", b"revision", "stranded", b"stranded", "tests", b"tests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -259,6 +259,19 @@ class GroupCycle(DoorwardError):
         super().__init__(f"A group cannot be in itself, also not by way of others: {path}.", path=path)
 
 
+class RevisionNotReached(DoorwardError):
+    """The store has not come as far as the caller wants the answer to be."""
+
+    reason = "REVISION_NOT_REACHED"
+
+    def __init__(self, wanted: int, reached: int) -> None:
+        super().__init__(
+            f"The store is at revision {reached}, before the {wanted} that was asked for: was it restored?",
+            wanted=str(wanted),
+            reached=str(reached),
+        )
+
+
 class EtagMismatch(DoorwardError):
     """Somebody else changed it in between."""
 

@@ -16,6 +16,7 @@ The document is what the YAML file says, as plain mappings and lists:
     format: opaque                    # of the texts that are made: opaque (default), uuid, jwt; fixed for good
     algorithm: EdDSA                  # of jwt: EdDSA (default), HS256
     verifier: hmac-sha256             # or bcrypt-sha256, where rules demand an adaptive hash
+    serve_stale: true                 # while the store is lost, may the operator's DOORWARD_SERVE_STALE_FOR hold?
     recoverable: false                # keep the texts, sealed, so that RevealKey can show them again
     legacy:                           # formats of texts that another system made and that are imported
       - {name: old, prefix: "sk_", alphabet: hex, length: [32, 40], entropy_bits: 128, lookup: 8}
@@ -122,6 +123,7 @@ def compile_keyspace(
         verifier=document.get("verifier") or "hmac-sha256",
         algorithm=document.get("algorithm") or "EdDSA",
         recoverable=bool(document.get("recoverable", False)),
+        serves_stale=bool(document.get("serve_stale", True)),
         requires_organization=document.get("organization", "key") == "required",
         inherits=bool(document.get("inherit", False)),
         ceilings=tuple(Ceiling(word.upper()) for word in document.get("ceilings") or ("list",)),

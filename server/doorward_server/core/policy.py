@@ -275,6 +275,9 @@ class Keyspace:
     """Of JWT keys: EdDSA or HS256."""
     recoverable: bool = False
     """Whether the texts of its keys are kept, sealed, so that RevealKey can show them again."""
+    serves_stale: bool = True
+    """Whether decisions about its keys may be made from what was known before the store was lost, if the operator says
+    so (DOORWARD_SERVE_STALE_FOR)."""
     rails: Rails = field(default_factory=Rails)
     declared: Declared = field(default_factory=Declared)
     """The attributes that conditions may read."""

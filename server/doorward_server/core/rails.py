@@ -175,7 +175,9 @@ def _check_chosen(rails: Rails, key: Key) -> None:
             raise InvalidField("scopes", f"{scope!r} takes a binding that names its resources")
     for binding in key.bindings:
         if binding.role in rails.selective and not all(map(_is_chosen, binding.resources or ("*",))):
-            raise InvalidField("bindings", f"{binding.role!r} takes resources that are named one by one: no '*' as an id")
+            raise InvalidField(
+                "bindings", f"{binding.role!r} takes resources that are named one by one: no '*' as an id"
+            )
 
 
 def _is_chosen(pattern: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 from .directory import Binding, Organization, Principal
@@ -83,11 +84,17 @@ def key_subject(
         owner=owner,
         key=key,
         secret=secret,
-        networks=tuple(ip_network(cidr) for cidr in key.allowed_cidrs),
+        networks=tuple(map(_network, key.allowed_cidrs)),
         ceiling=_listed(key, keyspace) if listed else None,
         roles=held_roles(() if key.owner is None else bindings, keyspace) if asked else None,
         groups=frozenset(groups) if key.owner is not None else frozenset(),
     )
+
+
+@lru_cache(maxsize=4096)
+def _network(cidr: str) -> Network:
+    """Many keys share a few networks, each of which takes half a kilobyte."""
+    return ip_network(cidr)
 
 
 def principal_subject(

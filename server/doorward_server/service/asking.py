@@ -11,7 +11,7 @@ from doorward_server.core.fields import check_id
 from doorward_server.core.policy import Keyspace
 from doorward_server.core.subject import Subject
 from doorward_server.service.finding import About, Finder, Found, HttpParts, SignedIn
-from doorward_server.service.guard import Caller, Guard
+from doorward_server.service.guard import Caller, Guard, decisions, reach
 from doorward_server.service.proving import Origin
 from doorward_server.service.questions import Ask, Asked
 from doorward_server.store import StoredFacts
@@ -29,7 +29,7 @@ class Asking:
 
     async def keyspace(self, ask: Ask) -> Keyspace:
         """Return the keyspace that is asked about. Raises UnknownReference, StoreUnavailable."""
-        return await self._finder.keyspace(ask.keyspace)
+        return await self._finder.keyspace(ask.keyspace, ask.wanted)
 
     def admit(self, caller: Caller, ask: Ask, organization: str, permission: str) -> None:
         """Raise CallerForbidden unless *caller* may ask in *organization* (empty: its own), and about whom it does."""
@@ -55,7 +55,7 @@ class Asking:
 
     async def find(self, caller: Caller, ask: Ask, keyspace: Keyspace) -> Found:
         """Tell whose credential was presented."""
-        return await self._finder.find(ask.presented, keyspace, origin(caller, ask))
+        return await self._finder.find(ask.presented, keyspace, origin(caller, ask), ask.wanted)
 
     async def find_with_facts(
         self, caller: Caller, ask: Ask, keyspace: Keyspace, asked: Sequence[Asked]
@@ -73,7 +73,7 @@ class Asking:
                 # A change came between the two reads: a right that was taken away before a fact was stored would
                 # meet that fact. So both once more, as of one moment; whoever it is by then, all facts are there.
                 every = tuple(dict.fromkeys(_about(it) for it in asked if _can_have_facts(it)))
-                found = await self._finder.find(ask.presented, found.keyspace, origin(caller, ask), abouts=every)
+                found = await self._finder.find(ask.presented, found.keyspace, origin(caller, ask), ask.wanted, every)
                 facts = dict(zip(every, found.facts, strict=False))  # none where there is nobody
         if found.subject is None:
             return found, [it.question for it in asked]
@@ -116,18 +116,6 @@ def _complete(asked: Asked, stored: StoredFacts | None, subject: Subject) -> Que
         question.path, sent, it.attributes, it.parent, it.parent_attributes, it.relations, principal, subject.groups
     )
     return replace(question, facts=facts)
-
-
-def decisions(organization: str, keyspace: str) -> str:
-    """Return the resource on which callers need the right to ask."""
-    return f"organizations/{organization}/keyspaces/{keyspace}/decisions"
-
-
-def reach(caller: Caller, organization: str) -> str:
-    """Return the organization in whose name a caller asks; `-` for an operator's key that names none."""
-    if organization:
-        return check_id("organization", organization, "organization")
-    return "-" if caller.crosses else caller.organization
 
 
 def origin(caller: Caller, ask: Ask) -> Origin:

@@ -1,7 +1,7 @@
 """Answering the one question: find the credential, look it up, prove possession, decide.
 
-Every answer is as fresh as the store is at that moment: nothing that a decision depends on is remembered between
-calls, but for compiled keyspaces, whose version is compared each time.
+Records come from memory while this process has a lease (`service.freshness`), and no answer is staler than that
+allows; decisions are made anew each time.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from doorward_server.core.errors import (
     UnknownReference,
 )
 from doorward_server.core.fields import check_address, check_id
-from doorward_server.core.model import Instant
+from doorward_server.core.model import SECOND, Instant
 from doorward_server.core.policy import Keyspace
 from doorward_server.core.reasons import Reason
 from doorward_server.core.subject import Address, Subject, in_network
-from doorward_server.service.asking import Asking, api_version, decisions, keyspace_name, reach
+from doorward_server.service.asking import Asking, api_version, keyspace_name
 from doorward_server.service.catalog import DOORWARD
-from doorward_server.service.finding import Finder, Found, HttpParts
-from doorward_server.service.guard import Caller, Clock, Guard
+from doorward_server.service.finding import Finder, Found, HttpParts, SignedIn
+from doorward_server.service.guard import Caller, Clock, Guard, decisions, reach
 from doorward_server.service.messages import MESSAGES
-from doorward_server.service.pool import Pool
 from doorward_server.service.questions import Ask, Asked, Item, read_question
 from doorward_server.service.usage import LastUse
 
 MAX_ITEMS = 100
 AUTHORIZE = "decisions:authorize"
+LONGEST = 3600 * SECOND
+"""Microseconds for which a client may keep an answer at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,10 @@ class Answer:
     revision: int
     api_version: str
     """In effect for this request; empty: the keyspace names none."""
+    cacheable_for: int = 0
+    """Microseconds for which a cache under a lease may keep it, from when it was asked; 0: not at all."""
+    depends_on: tuple[int, ...] = ()
+    """What ends that earlier, as tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +65,13 @@ class Answers:
 
 
 class Authorizer:
-    """Decides about presented credentials. Runs on the event loop; reads of the store run on *reads*."""
+    """Decides about presented credentials. Runs on the event loop."""
 
-    def __init__(
-        self,
-        finder: Finder,
-        guard: Guard,
-        uses: LastUse,
-        reads: Pool,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, finder: Finder, guard: Guard, uses: LastUse, clock: Clock) -> None:
         self._finder = finder
         self._guard = guard
         self._asking = Asking(finder, guard)
         self._uses = uses
-        self._reads = reads
         self._clock = clock
 
     async def authenticate(self, headers: Headers, peer: Address | None) -> Caller:
@@ -87,14 +84,18 @@ class Authorizer:
         if denial is not None or subject is None:
             reason = denial.reason if denial else Reason.KEY_UNKNOWN
             raise CallerUnauthenticated(reason.value, MESSAGES[reason])
-        return Caller(subject, found.keyspace, found.revision, peer)
+        return Caller(subject, found.keyspace, found.revision, peer, depends_on=found.tokens)
 
     async def act_for(self, caller: Caller, organization: str, principal: str) -> Caller:
         """Return *caller* as one that acts for a principal. Raises CallerForbidden without `principals:act`."""
         check_id("doorward-acting-for", organization, "organization")
         check_id("doorward-acting-for", principal, "principal")
-        acting = await self._reads.run(self._guard.acting_subject, caller, organization, principal)
-        return replace(caller, acting_for=acting)
+        self._guard.require_to_act(caller, organization, principal)
+        found = await self._finder.principal(SignedIn(organization, principal), DOORWARD)
+        if found.subject is None:
+            raise self._guard.nobody_to_act_for(organization, principal)
+        depends_on = (*caller.depends_on, *found.tokens) if caller.depends_on and found.tokens else ()
+        return replace(caller, acting_for=found.subject, depends_on=depends_on)
 
     async def authorize(self, caller: Caller, ask: Ask, item: Item) -> Answer:
         """Decide one question. Raises InvalidField, UnknownReference, CallerForbidden, StoreUnavailable, Overloaded."""
@@ -103,9 +104,13 @@ class Authorizer:
         keyspace = await asking.keyspace(ask)
         asked = read_question(caller, ask, item, keyspace)
         found, questions = await asking.find_with_facts(caller, ask, keyspace, (asked,))
-        decision = self._decide(found, questions[0], ask.dry_run)
+        now = self._clock()
+        decision = self._decide(found, questions[0], ask.dry_run, now)
         subject = asking.visible(caller, found.subject, ask, item.organization)
-        return Answer(decision, subject, found.keyspace, found.revision, api_version(ask, subject, found.keyspace))
+        version = api_version(ask, subject, found.keyspace)
+        kept_for = _cacheable_for(caller, found, decision, now)
+        depends_on = (*found.tokens, *caller.depends_on) if kept_for else ()
+        return Answer(decision, subject, found.keyspace, found.revision, version, kept_for, depends_on)
 
     async def batch_authorize(self, caller: Caller, ask: Ask, items: Sequence[Item]) -> Answers:
         """Decide up to `MAX_ITEMS` questions about one credential as of one revision: equal to as many `authorize`."""
@@ -118,9 +123,9 @@ class Authorizer:
         read = [refused[item.organization] or _question_or_error(caller, ask, item, keyspace) for item in items]
         asked = [it for it in read if isinstance(it, Asked)]
         found, questions = await self._asking.find_with_facts(caller, ask, keyspace, asked)
-        complete = iter(questions)
+        complete, now = iter(questions), self._clock()
         decided = tuple(
-            self._decide(found, next(complete), ask.dry_run) if isinstance(it, Asked) else it for it in read
+            self._decide(found, next(complete), ask.dry_run, now) if isinstance(it, Asked) else it for it in read
         )
         admitted = next(organization for organization, refusal in refused.items() if refusal is None)
         subject = self._asking.visible(caller, found.subject, ask, admitted)
@@ -150,10 +155,9 @@ class Authorizer:
             return refusal
         return None
 
-    def _decide(self, found: Found, question: Question, dry_run: bool) -> Decision:
+    def _decide(self, found: Found, question: Question, dry_run: bool, now: Instant) -> Decision:
         if found.denial is not None or found.subject is None:
             return found.denial or DENIED[Reason.KEY_UNKNOWN]
-        now = self._clock()
         decision = decide(found.subject, question, found.keyspace, now)
         self._note(found.subject, now, dry_run)
         return decision
@@ -176,3 +180,15 @@ def _question_or_error(caller: Caller, ask: Ask, item: Item, keyspace: Keyspace)
         return read_question(caller, ask, item, keyspace)
     except (InvalidField, UnknownReference) as problem:
         return problem
+
+
+def _cacheable_for(caller: Caller, found: Found, decision: Decision, now: Instant) -> int:
+    """Return for how many microseconds a client may keep an answer, unless it hears otherwise.
+
+    Not where more than the request and the record took part, nor where nobody proved possession of a key: then there is
+    nothing to hear of.
+    """
+    subject = found.subject
+    if not (found.tokens and caller.depends_on and decision.repeatable) or subject is None or subject.key is None:
+        return 0
+    return min(LONGEST, next((moment - now for moment in found.moments if moment > now), LONGEST))

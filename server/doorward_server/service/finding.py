@@ -1,30 +1,43 @@
 """Finding whose a credential is: where it stands in the request, what it is, and whether it proves possession.
 
-Steps 1 to 4 of design.md section 4; what follows is `core.decide`.
+Steps 1 to 4 of design.md section 4; what follows is `core.decide`. What was found before is remembered under a lease
+(`service.freshness`): records, never decisions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from sys import intern
+from typing import Any, TypeVar
 
 from doorward_server.core.credential import claims_to_be_of, find_credential
 from doorward_server.core.decide import DENIED, Decision
-from doorward_server.core.errors import StoreUnavailable
+from doorward_server.core.directory import Organization, Principal
+from doorward_server.core.errors import RevisionNotReached, UnknownReference
 from doorward_server.core.fields import check_id
 from doorward_server.core.formats import present
+from doorward_server.core.freshness import Dependency, Fill
 from doorward_server.core.keytext import SecretText
+from doorward_server.core.model import Instant
 from doorward_server.core.policy import Keyspace
 from doorward_server.core.reasons import Reason
+from doorward_server.core.records import Record
 from doorward_server.core.subject import Subject, key_subject, principal_subject
 from doorward_server.core.verify import RetiredPepper
-from doorward_server.service.catalog import Catalog
-from doorward_server.service.pool import Pool
+from doorward_server.service.catalog import Catalog, changes_too_fast
+from doorward_server.service.freshness import AS_PROMISED, Consistency, Freshness, Known, Seen
 from doorward_server.service.proving import Origin, Prover
 from doorward_server.store import PrincipalSnapshot, Snapshot, Store, StoredFacts
 
 ATTEMPTS = 4
 """Looks at the store for one answer, when what it is read with changes meanwhile."""
+SHARED = 65_536
+"""Organizations and principals that are kept once."""
+Facts = tuple[StoredFacts, ...]
+Part = TypeVar("Part", Organization, Principal)
+FROM_THE_STORE = Consistency(full=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,27 +70,67 @@ class Found:
     subject: Subject | None
     keyspace: Keyspace
     revision: int
+    tokens: tuple[int, ...] = ()
+    """What it depends on, as clients are told; empty if they may not keep what follows from it."""
+    moments: tuple[Instant, ...] = ()
+    """When it changes by itself, in order."""
     facts: tuple[StoredFacts, ...] = ()
     """If asked for: of the same revision, in the order of the questions."""
 
 
-class Finder:
-    """Finds whose a presented credential is. Runs on the event loop; reads of the store run on *reads*."""
+class Shared:
+    """Parts that many records have in common, kept once: most of what a remembered key would take. For any thread."""
 
-    def __init__(self, store: Store, catalog: Catalog, lookup_key: bytes, prover: Prover, reads: Pool) -> None:
+    def __init__(self) -> None:
+        self._parts: dict[tuple[str, ...], Organization | Principal] = {}
+        self.organization = lru_cache(SHARED)(Dependency.on_organization)
+        self.keyspace = lru_cache(SHARED)(Dependency.on_keyspace)
+        self.principal = lru_cache(SHARED)(Dependency.on_principal)
+
+    def compact(self, record: Record, keyspace: str) -> Record:
+        """Return an equal record of shared parts."""
+        organization = self._same(("organization", record.organization.id), record.organization)
+        owner = record.owner
+        if owner is not None:
+            owner = replace(owner, organization=organization.id)
+            owner = self._same(("principal", owner.organization, owner.id), owner)
+        key = replace(
+            record.key,
+            organization=organization.id,
+            keyspace=keyspace,
+            owner=owner.id if owner is not None else record.key.owner,
+            environment=intern(record.key.environment),
+            type=intern(record.key.type),
+            scopes=tuple(map(intern, record.key.scopes)),
+            metadata={intern(name): value for name, value in record.key.metadata.items()},
+        )
+        return replace(record, key=key, organization=organization, owner=owner)
+
+    def _same(self, name: tuple[str, ...], part: Part) -> Part:
+        known: Any = self._parts.get(name)
+        if known == part:
+            return known  # type: ignore[no-any-return]  # equal, so of the same kind
+        if len(self._parts) >= SHARED:
+            self._parts.clear()
+        self._parts[name] = part
+        return part
+
+
+class Finder:
+    """Finds whose a presented credential is. Runs on the event loop."""
+
+    def __init__(self, store: Store, catalog: Catalog, lookup_key: bytes, prover: Prover, freshness: Freshness) -> None:
         self._store = store
         self._catalog = catalog
         self._lookup_key = lookup_key
         self._prover = prover
-        self._reads = reads
+        self._freshness = freshness
+        self._shared = Shared()
 
-    async def keyspace(self, name: str) -> Keyspace:
-        """Return a keyspace, perhaps an older version than the store's: `find` makes up for that.
-
-        Raises UnknownReference, StoreUnavailable.
-        """
-        known = self._catalog.known(name)
-        return known[1] if known else await self._reads.run(self._catalog.get, name)
+    async def keyspace(self, name: str, wanted: Consistency = AS_PROMISED) -> Keyspace:
+        """Return a keyspace. Raises UnknownReference, StoreUnavailable, Overloaded, RevisionNotReached."""
+        seen = await self._freshness.see(("keyspace", name), lambda: self._read_keyspace(name), wanted)
+        return _reached(seen, wanted).known.keyspace
 
     async def facts(self, found: Found, abouts: Sequence[About]) -> dict[About, StoredFacts]:
         """Return what is stored about resources of the organization of *found*, as its subject is related to them.
@@ -87,10 +140,9 @@ class Finder:
         subject = found.subject
         if subject is None:
             return {}
+        asked = (subject.organization.id, found.keyspace.name, abouts)
         principal, groups = subject.owner.id if subject.owner else "", tuple(sorted(subject.groups))
-        read = await self._reads.run(
-            self._store.find_facts, subject.organization.id, found.keyspace.name, abouts, principal, groups
-        )
+        read = await self._freshness.ask(lambda: self._store.find_facts(*asked, principal, groups))
         return dict(zip(abouts, read, strict=True))
 
     async def find(
@@ -98,78 +150,156 @@ class Finder:
         presented: Presented,
         keyspace: Keyspace,
         origin: Origin,
-        attempt: int = 1,
+        wanted: Consistency = AS_PROMISED,
         abouts: Sequence[About] = (),
     ) -> Found:
         """Tell whose credential is *presented*; what the CPU alone can refuse costs no read.
 
-        *attempt* counts the looks at the store for this answer. With *abouts*, what is stored about these is read in
-        the same snapshot. Raises StoreUnavailable, Overloaded, InvalidField.
+        With *abouts*, ask the store, and tell what it had about those resources in the same snapshot. Raises
+        StoreUnavailable, Overloaded, InvalidField, RevisionNotReached.
         """
         if isinstance(presented, SignedIn):
-            return await self._find_principal(presented, keyspace, abouts=abouts)
-        if isinstance(presented, HttpParts):
-            text = find_credential(presented.headers, presented.query, keyspace)
-        else:
-            text = presented if claims_to_be_of(keyspace, presented.reveal()) else Reason.CREDENTIAL_MISSING
-        if isinstance(text, Reason):
-            return Found(DENIED[text], None, keyspace, 0)
-        known = present(text.reveal(), keyspace.format, keyspace.prefix, keyspace.legacy, self._lookup_key)
-        if known is None:
-            return Found(DENIED[Reason.CREDENTIAL_MALFORMED], None, keyspace, 0)
-        snapshot, facts = await self._record(keyspace, known.lookup, abouts)
-        if self._catalog.known(keyspace.name) != (snapshot.keyspace_version, keyspace):
-            return await self.find(presented, await self._newer(keyspace, attempt), origin, attempt + 1, abouts)
-        record = snapshot.record
-        try:
-            proven = await self._prover.proves(text, record, known.sound and not keyspace.adaptive, origin)
-        except RetiredPepper as problem:
-            if attempt >= ATTEMPTS or record is None:
-                raise self._prover.unprovable(record, problem) from None
-            # It was re-wrapped since it was read.
-            return await self.find(presented, keyspace, origin, attempt + 1, abouts)
-        if not proven or record is None:
-            return Found(DENIED[Reason.KEY_UNKNOWN], None, keyspace, snapshot.revision)
-        secret = record.key.secrets[0]
-        subject = key_subject(
-            record.key, secret, record.organization, record.owner, record.bindings, keyspace, record.groups
-        )
-        return Found(None, subject, keyspace, snapshot.revision, facts)
+            return await self.principal(presented, keyspace.name, wanted, abouts)
+        for _ in range(ATTEMPTS):
+            if isinstance(presented, HttpParts):
+                text = find_credential(presented.headers, presented.query, keyspace)
+            else:
+                text = presented if claims_to_be_of(keyspace, presented.reveal()) else Reason.CREDENTIAL_MISSING
+            if isinstance(text, Reason):
+                return Found(DENIED[text], None, keyspace, 0)
+            shape = present(text.reveal(), keyspace.format, keyspace.prefix, keyspace.legacy, self._lookup_key)
+            if shape is None:
+                return Found(DENIED[Reason.CREDENTIAL_MALFORMED], None, keyspace, 0)
+            seen, facts = await self._see(keyspace.name, shape.lookup, wanted, abouts)
+            if seen.known.keyspace is not keyspace:
+                keyspace = seen.known.keyspace  # where texts are and what they look like may be told otherwise by now
+                continue
+            key = seen.known.subject.key if seen.known.subject is not None else None
+            try:
+                proven = await self._prover.proves(text, key, shape.sound and not keyspace.adaptive, origin)
+            except RetiredPepper as problem:
+                if wanted.full:
+                    raise self._prover.unprovable(key, problem) from None
+                wanted = FROM_THE_STORE  # it was re-wrapped since it was read
+                continue
+            return _found(seen, facts) if proven else Found(DENIED[Reason.KEY_UNKNOWN], None, keyspace, seen.revision)
+        raise changes_too_fast(keyspace.name)
 
-    async def _record(
-        self, keyspace: Keyspace, lookup: str, abouts: Sequence[About]
-    ) -> tuple[Snapshot, tuple[StoredFacts, ...]]:
-        if abouts:
-            return await self._reads.run(self._store.find_record_with_facts, keyspace.name, lookup, abouts)
-        return await self._reads.run(self._store.find_record, keyspace.name, lookup), ()
-
-    async def _newer(self, keyspace: Keyspace, attempt: int) -> Keyspace:
-        """Return *keyspace* as it is now, because a snapshot showed another version. Raises StoreUnavailable."""
-        if attempt >= ATTEMPTS:
-            raise StoreUnavailable(f"The keyspace {keyspace.name!r} changes faster than it can be read. Try again.")
-        return await self._reads.run(self._catalog.get, keyspace.name)
-
-    async def _find_principal(
-        self, who: SignedIn, keyspace: Keyspace, attempt: int = 1, abouts: Sequence[About] = ()
+    async def principal(
+        self, who: SignedIn, keyspace: str, wanted: Consistency = AS_PROMISED, abouts: Sequence[About] = ()
     ) -> Found:
+        """Tell what is known of a principal that somebody else has authenticated. *abouts*, and raises, as `find`."""
         check_id("principal.organization", who.organization, "organization")
         check_id("principal.principal", who.principal, "principal")
-        snapshot, facts = await self._principal_record(who, keyspace, abouts)
-        if self._catalog.known(keyspace.name) != (snapshot.keyspace_version, keyspace):
-            return await self._find_principal(who, await self._newer(keyspace, attempt), attempt + 1, abouts)
-        record = snapshot.record
-        if record is None:
-            return Found(DENIED[Reason.OWNER_DISABLED], None, keyspace, snapshot.revision)
-        subject = principal_subject(record.principal, record.organization, record.bindings, keyspace, record.groups)
-        return Found(None, subject, keyspace, snapshot.revision, facts)
-
-    async def _principal_record(
-        self, who: SignedIn, keyspace: Keyspace, abouts: Sequence[About]
-    ) -> tuple[PrincipalSnapshot, tuple[StoredFacts, ...]]:
         if abouts:
-            return await self._reads.run(
-                self._store.find_principal_record_with_facts, who.organization, who.principal, keyspace.name, abouts
+            fill, facts = await self._freshness.ask(lambda: self._read_principal(who, keyspace, abouts))
+            seen = Seen(fill.value, fill.revision, leased=False)
+            return _found(_reached(seen, wanted), facts, Reason.OWNER_DISABLED)
+        key = ("principal", who.organization, who.principal, keyspace)
+        seen = await self._freshness.see(key, lambda: self._read_principal(who, keyspace)[0], wanted)
+        if seen.known.subject is None and not wanted.full:
+            # Whoever makes a principal does not wait until nobody remembers that there was none.
+            return await self.principal(who, keyspace, FROM_THE_STORE)
+        return _found(_reached(seen, wanted), (), Reason.OWNER_DISABLED)
+
+    async def _see(
+        self, keyspace: str, lookup: str, wanted: Consistency, abouts: Sequence[About]
+    ) -> tuple[Seen, Facts]:
+        if abouts:
+            fill, facts = await self._freshness.ask(lambda: self._read_key(keyspace, lookup, abouts))
+            return _reached(Seen(fill.value, fill.revision, leased=False), wanted), facts
+        key = ("key", keyspace, lookup)
+        seen = await self._freshness.see(key, lambda: self._read_key(keyspace, lookup)[0], wanted)
+        return _reached(seen, wanted), ()
+
+    # --- what is remembered: each is one snapshot, read on a pool -----------------------------------------------------
+
+    def _read_keyspace(self, name: str) -> Fill[Known]:
+        revision, keyspace = self._catalog.find_at(name)
+        if keyspace is None:
+            raise UnknownReference("keyspace", "keyspace", name)
+        return Fill(Known(keyspace), revision, (Dependency.on_keyspace(name),))
+
+    def _read_key(self, name: str, lookup: str, abouts: Sequence[About] = ()) -> tuple[Fill[Known], Facts]:
+        for _ in range(ATTEMPTS):
+            snapshot, facts = self._record(name, lookup, abouts)
+            keyspace, record = self._catalog.in_version(name, snapshot.keyspace_version), snapshot.record
+            if keyspace is None:
+                continue
+            if record is None:
+                nowhere = (Dependency.on_lookup(name, lookup), Dependency.on_keyspace(name))
+                return Fill(Known(keyspace), snapshot.revision, nowhere, known=False), facts
+            record = self._shared.compact(record, keyspace.name)
+            key = record.key
+            subject = key_subject(
+                key, key.secrets[0], record.organization, record.owner, record.bindings, keyspace, record.groups
             )
-        return await self._reads.run(
-            self._store.find_principal_record, who.organization, who.principal, keyspace.name
-        ), ()
+            itself = Dependency.on_key(key.organization, key.id)
+            return self._fill(subject, keyspace, snapshot.revision, key.organization, key.owner, itself), facts
+        raise changes_too_fast(name)
+
+    def _record(self, name: str, lookup: str, abouts: Sequence[About]) -> tuple[Snapshot, Facts]:
+        if abouts:
+            return self._store.find_record_with_facts(name, lookup, abouts)
+        return self._store.find_record(name, lookup), ()
+
+    def _read_principal(self, who: SignedIn, name: str, abouts: Sequence[About] = ()) -> tuple[Fill[Known], Facts]:
+        for _ in range(ATTEMPTS):
+            snapshot, facts = self._principal_record(who, name, abouts)
+            keyspace, record = self._catalog.in_version(name, snapshot.keyspace_version), snapshot.record
+            if keyspace is None:
+                continue
+            subject = None
+            if record is not None:
+                subject = principal_subject(
+                    record.principal, record.organization, record.bindings, keyspace, record.groups
+                )
+            return self._fill(subject, keyspace, snapshot.revision, who.organization, who.principal), facts
+        raise changes_too_fast(name)
+
+    def _principal_record(self, who: SignedIn, name: str, abouts: Sequence[About]) -> tuple[PrincipalSnapshot, Facts]:
+        if abouts:
+            return self._store.find_principal_record_with_facts(who.organization, who.principal, name, abouts)
+        return self._store.find_principal_record(who.organization, who.principal, name), ()
+
+    def _fill(
+        self,
+        subject: Subject | None,
+        keyspace: Keyspace,
+        revision: int,
+        organization: str,
+        principal: str | None,
+        *more: Dependency,
+    ) -> Fill[Known]:
+        dependencies = (*more, self._shared.organization(organization), self._shared.keyspace(keyspace.name))
+        if principal is not None:
+            dependencies = (*dependencies, self._shared.principal(organization, principal))
+        known = Known(keyspace, subject, self._freshness.tokens(dependencies), _moments(subject))
+        return Fill(known, revision, dependencies, known=subject is not None)
+
+
+def _reached(seen: Seen, wanted: Consistency) -> Seen:
+    if seen.revision < wanted.revision:
+        raise RevisionNotReached(wanted.revision, seen.revision)
+    return seen
+
+
+def _found(seen: Seen, facts: Facts, nobody: Reason = Reason.KEY_UNKNOWN) -> Found:
+    known = seen.known
+    if known.subject is None:
+        return Found(DENIED[nobody], None, known.keyspace, seen.revision)
+    # What was not read under a lease may be undone without anybody hearing of it.
+    tokens = known.tokens if seen.leased else ()
+    return Found(None, known.subject, known.keyspace, seen.revision, tokens, known.moments, facts)
+
+
+def _moments(subject: Subject | None) -> tuple[Instant, ...]:
+    if subject is None:
+        return ()
+    held = (*(subject.ceiling or ()), *(subject.roles or ()))
+    bounds = {bound for it in held for bound in (it.not_before, it.expires_at)}
+    if subject.key is not None:
+        bounds |= {subject.key.not_before, subject.key.expires_at}
+    if subject.secret is not None:
+        bounds.add(subject.secret.expires_at)
+    return tuple(sorted(bound for bound in bounds if bound is not None))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from doorward_server.core.decide import Decision, Question, decide, standing
 from doorward_server.core.errors import CallerForbidden, CallerUnauthenticated, GrantForbidden, InvalidField
 from doorward_server.core.facts import Facts
-from doorward_server.core.fields import LAST_INSTANT, within
+from doorward_server.core.fields import LAST_INSTANT, check_id, within
 from doorward_server.core.model import Actor, Instant, Key
 from doorward_server.core.policy import Keyspace, Pattern, all_covered, parse_path
 from doorward_server.core.rails import Hand
@@ -35,6 +35,8 @@ class Caller:
     client_ip: Address | None = None
     acting_for: Subject | None = None
     """The principal for whom a backend calls; its rights are needed too."""
+    depends_on: tuple[int, ...] = ()
+    """What the caller's own rights depend on, as clients are told; empty if they were not read under a lease."""
     checked: list[str] = field(default_factory=list, compare=False, repr=False)
     """Permissions that were asked about during this call; an answer without any is a defect that the wire refuses."""
 
@@ -92,7 +94,7 @@ class Guard:
         acting = caller.acting_for
         if acting is not None and acting.owner is not None:
             principal = f"{acting.organization.id}/{acting.owner.id}"
-            act_on = f"organizations/{acting.organization.id}/principals/{acting.owner.id}"
+            act_on = _principal(acting.organization.id, acting.owner.id)
             self._ask(caller.subject, caller, "principals:act", act_on, None, "Your key")
             self._ask(acting, caller, permission, resource, owner, f"The principal {principal}", shown)
             return self._actor(caller, principal)
@@ -218,13 +220,37 @@ class Guard:
         return replace(fresh, acting_for=self.acting_subject(fresh, acting.organization.id, acting.owner.id))
 
     def acting_subject(self, caller: Caller, organization: str, principal: str) -> Subject:
-        """Return the principal that *caller* says it acts for. Raises CallerForbidden: unknown ones are not told."""
-        resource = f"organizations/{organization}/principals/{principal}"
-        self._ask(caller.subject, caller, "principals:act", resource, None, "Your key")
+        """Return, as the store has it, the principal that *caller* acts for. Raises CallerForbidden."""
+        self.require_to_act(caller, organization, principal)
         record = self._store.find_principal_record(organization, principal, DOORWARD).record
         if record is None:
-            raise CallerForbidden("principals:act", resource, Reason.OWNER_DISABLED.value)
+            raise self.nobody_to_act_for(organization, principal)
         return principal_subject(record.principal, record.organization, record.bindings, caller.keyspace, record.groups)
+
+    def require_to_act(self, caller: Caller, organization: str, principal: str) -> None:
+        """Raise CallerForbidden unless *caller* may act for that principal, whether or not it exists."""
+        self._ask(caller.subject, caller, "principals:act", _principal(organization, principal), None, "Your key")
+
+    @staticmethod
+    def nobody_to_act_for(organization: str, principal: str) -> CallerForbidden:
+        """Return the error for a principal that does not exist; it reads like that for one who is disabled."""
+        return CallerForbidden("principals:act", _principal(organization, principal), Reason.OWNER_DISABLED.value)
+
+
+def decisions(organization: str, keyspace: str) -> str:
+    """Return what permissions about decisions are held on."""
+    return f"organizations/{organization}/keyspaces/{keyspace}/decisions"
+
+
+def reach(caller: Caller, organization: str) -> str:
+    """Return the organization in whose name a caller asks; `-` for an operator's key that names none."""
+    if organization:
+        return check_id("organization", organization, "organization")
+    return "-" if caller.crosses else caller.organization
+
+
+def _principal(organization: str, principal: str) -> str:
+    return f"organizations/{organization}/principals/{principal}"
 
 
 def _covers(held: tuple[Held, ...], grant: Grant, now: Instant) -> bool:

@@ -233,6 +233,8 @@ class Document(Shape):
     verifier: Literal["hmac-sha256", "bcrypt-sha256"] = "hmac-sha256"
     recoverable: bool = False
     """Are the texts kept, sealed, so that RevealKey can show them again."""
+    serve_stale: bool = True
+    """May a replica that has lost the store answer from what it knew, where its operator allows that."""
     legacy: Annotated[list[Legacy], Field(max_length=20)] = []
     """Formats of texts that another system made and that are imported."""
     keys: Keys = Keys()

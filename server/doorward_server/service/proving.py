@@ -19,7 +19,6 @@ import structlog
 from doorward_server.core.errors import DoorwardError, StoreUnavailable
 from doorward_server.core.keytext import SecretText
 from doorward_server.core.model import SECOND, Instant, Key
-from doorward_server.core.records import Record
 from doorward_server.core.verify import KIND, RetiredPepper, UnknownPepper, Verifier
 from doorward_server.service.catalog import DOORWARD
 from doorward_server.service.guard import Clock
@@ -44,7 +43,7 @@ Origin = tuple[str, str]
 
 
 class Prover:
-    """Tells whether a text is the one that a record was made from. Belongs to the event loop's thread."""
+    """Tells whether a text is the one that a key's secret was made from. Belongs to the event loop's thread."""
 
     def __init__(
         self, store: Store, keyring: Keyring, slow: Pool, penalty: Pool, writes: Pool, clock: Clock, key: bytes
@@ -62,25 +61,24 @@ class Prover:
         self._improving: dict[str, asyncio.Task[None]] = {}
         self._nobody = Verifier(KIND, keyring.current.peppers.active, bytes(32))
 
-    async def proves(self, text: SecretText, record: Record | None, sound: bool, origin: Origin) -> bool:
-        """Tell whether *text* proves possession of *record*; without one, take as long and say no.
+    async def proves(self, text: SecretText, key: Key | None, sound: bool, origin: Origin) -> bool:
+        """Tell whether *text* proves possession of *key*, by the one secret in it; without a key, take as long and say
+        no.
 
         *sound*: a fast keyed hash is enough, by the entropy of its format and the rules of its keyspace; it then
         replaces an imported one after the answer. Raises StoreUnavailable if this process cannot tell, Overloaded if
-        too many slow proofs wait, RetiredPepper if *record* is under one: then it is old, or should not be there.
+        too many slow proofs wait, RetiredPepper if *key* is under one: then it is old, or should not be there.
         """
         peppers = self._keyring.current.peppers
-        if record is None and self._nobody.pepper != peppers.active:
+        if key is None and self._nobody.pepper != peppers.active:
             self._nobody = Verifier(KIND, peppers.active, bytes(32))
-        verifier = record.key.secrets[0].verifier if record else self._nobody
-        if record is not None and not _plausible(record.key, verifier):
-            log.error(
-                "a secret in the store is hashed as none of its kind is: somebody wrote it there", key=record.key.id
-            )
+        verifier = key.secrets[0].verifier if key else self._nobody
+        if key is not None and not _plausible(key, verifier):
+            log.error("a secret in the store is hashed as none of its kind is: somebody wrote it there", key=key.id)
             raise StoreUnavailable("What the store holds of this key cannot be trusted to prove it. Ask the operator.")
         try:
             if verifier.kind in ("bcrypt", "bcrypt-sha256"):
-                proven = await self._proves_slowly(text, record, origin)
+                proven = await self._proves_slowly(text, key, origin)
             else:
                 proven = peppers.proves(text, verifier)
         except RetiredPepper:
@@ -89,27 +87,27 @@ class Prover:
             raise StoreUnavailable(
                 "This replica lacks a pepper that the store's keys were made with. Give it the current pepper file."
             ) from None
-        if record is None or not proven:
+        if key is None or not proven:
             return False
         if (sound and verifier.kind in ("bcrypt", "sha256")) or verifier.inner:
-            self._improve(text, record)
+            self._improve(text, key)
         return True
 
-    def unprovable(self, record: Record | None, problem: RetiredPepper) -> StoreUnavailable:
-        """Return the error for a *record* that is under a retired pepper in the store, and log it."""
+    def unprovable(self, key: Key | None, problem: RetiredPepper) -> StoreUnavailable:
+        """Return the error for a *key* that is under a retired pepper in the store, and log it."""
         log.error(
             "a secret in the store is under a retired pepper: a backup was restored, or somebody who has that pepper "
             "wrote it there. Find out which; after a restore: doorward-server pepper rewrap --retired",
-            key=record and record.key.id,
-            organization=record and record.key.organization,
+            key=key and key.id,
+            organization=key and key.organization,
             pepper=problem.version,
         )
         return StoreUnavailable("What the store holds of this key cannot be trusted to prove it. Ask the operator.")
 
-    async def _proves_slowly(self, text: SecretText, record: Record | None, origin: Origin) -> bool:
-        if record is None:
+    async def _proves_slowly(self, text: SecretText, key: Key | None, origin: Origin) -> bool:
+        if key is None:
             return False
-        secret = record.key.secrets[0]
+        secret = key.secrets[0]
         mark = hmac.digest(self._key, text.reveal().encode("utf-8", "surrogatepass"), sha256)
         known = self._remembered.get(secret.id)
         if known is not None and known[0] == secret.verifier.digest and hmac.compare_digest(known[1], mark):
@@ -137,12 +135,12 @@ class Prover:
             if not self._running[origin]:
                 del self._running[origin]
 
-    def _improve(self, text: SecretText, record: Record) -> None:
+    def _improve(self, text: SecretText, key: Key) -> None:
         """Store one keyed hash in place of an imported one or of a chain, after the answer.
 
         Whoever is first wins, and failing is no harm.
         """
-        key, secret = record.key, record.key.secrets[0]
+        secret = key.secrets[0]
         if len(self._improving) >= IMPROVING or secret.id in self._improving:
             return
         held = HeldVerifier(key.organization, key.id, secret.id, secret.verifier)

@@ -12,6 +12,7 @@ from doorward_server.core.fields import check_address, check_id, check_path
 from doorward_server.core.model import Instant
 from doorward_server.core.policy import Keyspace, Path
 from doorward_server.service.finding import Presented
+from doorward_server.service.freshness import AS_PROMISED, Consistency
 from doorward_server.service.guard import Caller
 
 Reference = tuple[str, str]
@@ -57,6 +58,7 @@ class Ask:
     time: Instant | None = None
     attributes: Attributes = field(default_factory=dict)
     """Of the context."""
+    wanted: Consistency = AS_PROMISED
 
 
 @dataclass(frozen=True, slots=True)

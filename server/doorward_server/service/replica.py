@@ -1,5 +1,8 @@
 """This process as one of several: it says that it lives and which peppers it has, and learns which one is active.
 
+Its row in the registry is also what mutations wait for: whatever it caches, it caches as the replica of that row. An id
+is used once. Who finds that it is out registers under another one; a beat never brings a row back.
+
 Once a second, off the event loop, `beat` looks whether the pepper file is another one, and writes this replica's row.
 What it reads with that decides which ring the process goes by. A file that is damaged or wrong changes nothing: it is
 logged, and the ring in use stays.
@@ -8,7 +11,8 @@ logged, and the ring in use stays.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -21,17 +25,30 @@ from doorward_server.store import Replica, Store
 
 BEAT_SECONDS = 1.0
 DEAD_AFTER = 10 * SECOND
-"""A replica that was not seen for so long does not count as one."""
-_FORGOTTEN_AFTER = 3600 * SECOND
+"""A replica that was not seen for so long need not have a pepper. (What is in its caches has other rules.)"""
 log = structlog.get_logger("doorward")
 Fingerprint = tuple[int, ...]
 
 
 class Membership:
-    """This process among the replicas. Blocking; one thread at a time."""
+    """This process among the replicas. Blocking; one thread at a time, but for `register`."""
 
-    def __init__(self, store: Store, keyring: Keyring, path: Path, clock: Clock, id: str) -> None:
-        self.id = id
+    def __init__(
+        self,
+        store: Store,
+        keyring: Keyring,
+        path: Path,
+        clock: Clock,
+        make_id: Callable[[], str],
+        serve_stale_for: int = 0,
+    ) -> None:
+        """*make_id* gives an id that never was in use; *serve_stale_for* is in microseconds."""
+        self.id = ""
+        """As of the last registration."""
+        self.max_staleness = 0
+        """Microseconds, as of the last registration."""
+        self.serve_stale_for = serve_stale_for
+        self._make_id = make_id
         self._store = store
         self._keyring = keyring
         self._path = path
@@ -44,13 +61,28 @@ class Membership:
 
     def enter(self) -> None:
         """Register, before anything is served. Raises PepperProblem if the store's active pepper is not here."""
-        known = self._write()
+        known = self._register()
         try:
             self._go_by(self._look() or self._file, known)
         except PepperProblem:
             self.leave()
             raise
         self._write()
+
+    def register(self) -> str:
+        """Register anew, under another id, which is returned once it is committed; the one before is condemned.
+
+        From any thread: the one that has found this replica out. Raises StoreUnavailable.
+        """
+        self._register()
+        return self.id
+
+    def _register(self) -> list[KnownPepper]:
+        id, max_staleness = self._make_id(), self._store.replicas.max_staleness()
+        replica = replace(self._describe(id), max_staleness=max_staleness, serve_stale_for=self.serve_stale_for)
+        known = self._store.replicas.register(replica, former=self.id)
+        self.id, self.max_staleness = id, max_staleness
+        return known
 
     def beat(self) -> None:
         """Look at the file, say what is here, go by what the store says. Raises StoreUnavailable."""
@@ -77,9 +109,16 @@ class Membership:
             complaint = complaint or str(problem)
         return complaint
 
-    def leave(self) -> None:
-        """Stop being one of them. Raises StoreUnavailable: then the others wait until it counts as dead."""
-        self._store.peppers.remove_replica(self.id)
+    def leave(self, condemn: bool = False) -> None:
+        """Stop being one of them, once nothing is answered from its caches any more.
+
+        With *condemn*, others still wait for its clients' last leases, and then delete its row. Raises
+        StoreUnavailable: then they find out by themselves that it is gone.
+        """
+        if condemn:
+            self._store.replicas.condemn([self.id])
+        else:
+            self._store.replicas.delete([self.id])
 
     def _look(self) -> Ring | None:
         """Return what is in the file if it is another one than last time. Raises PepperProblem."""
@@ -93,11 +132,12 @@ class Membership:
         return ring
 
     def _write(self) -> list[KnownPepper]:
-        now = self._clock()
+        return self._store.replicas.beat(self._describe(self.id))
+
+    def _describe(self, id: str) -> Replica:
         has = self._keyring.current.peppers.versions
-        peppers = {version: self._states.get(version, PepperState.ADDED) for version in has}
-        replica = Replica(self.id, self._started_at, now, peppers)
-        return self._store.peppers.beat(replica, now - _FORGOTTEN_AFTER)
+        states = {version: self._states.get(version, PepperState.ADDED) for version in has}
+        return Replica(id, self._started_at, self._clock(), states)
 
     def _go_by(self, file: Ring, known: Sequence[KnownPepper]) -> None:
         before = self._keyring.current.peppers

@@ -120,7 +120,7 @@ class Rotation:
         """Return the active version and the others that secrets may be under."""
         known = self.store.peppers.list_all()
         active = next(it.version for it in known if it.state is PepperState.ACTIVE)
-        self._refuse_while_lacking(active, self.store.peppers.list_replicas())
+        self._refuse_while_lacking(active, self.store.replicas.list_all())
         if active not in self.keyring.current.peppers.versions:
             raise RotationRefused(
                 f"The pepper file {self.path} on this host lacks version {active}. Copy it here first."
@@ -214,7 +214,7 @@ class Rotation:
     def _settle(self, version: int, state: PepperState) -> None:
         """Wait a few seconds for the live replicas to go by it, and say who does not."""
         for _ in range(_LOOKS):
-            alive = self._alive(self.store.peppers.list_replicas())
+            alive = self._alive(self.store.replicas.list_all())
             behind = [it.id for it in alive if it.peppers.get(version, state) is not state]
             if not behind:
                 self.say(f"All {len(alive)} live replicas go by it." if alive else "No replica is running.")
@@ -232,7 +232,7 @@ class Rotation:
             here = "no" if it.version not in file.versions else "as retired" if it.version in file.retired else "yes"
             self.say(f"{it.version:<9}{it.state:<10}{self.store.peppers.count_under(it.version):>12,}  {here}")
         now = self.clock()
-        for replica in self.store.peppers.list_replicas():
+        for replica in self.store.replicas.list_all():
             has = ", ".join(f"{version} {state.lower()}" for version, state in sorted(replica.peppers.items()))
             alive = "alive" if is_alive(replica, now) else "dead"
             self.say(f"{replica.id} ({alive}, seen {(now - replica.seen_at) / 1_000_000:.0f} s ago) has {has}")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from .store import Store
+from .tail import TailConnection
 from .values import (
     ChainReport,
     HeldVerifier,
     Imported,
+    KeyspaceSnapshot,
     LookupTaken,
     PrincipalSnapshot,
     Replica,
@@ -21,6 +23,7 @@ __all__ = [
     "ChainReport",
     "HeldVerifier",
     "Imported",
+    "KeyspaceSnapshot",
     "LookupTaken",
     "PrincipalSnapshot",
     "Replica",
@@ -29,5 +32,6 @@ __all__ = [
     "StoreNotReady",
     "StoredEvent",
     "StoredFacts",
+    "TailConnection",
     "Written",
 ]

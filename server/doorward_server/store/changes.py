@@ -22,9 +22,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from .dialect import Dialect, Sqlite
+from .rows import CHANGES, REVISION
+from .transaction import Transaction
 from .values import StoreNotReady
 
 OPERATIONS = ("INSERT", "UPDATE", "DELETE")
+CHUNK = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ ENTRIES = {
 # A row that SQLite's REPLACE pushes aside fires no DELETE trigger. Where its identity is not what the log would name
 # anyway, it is looked for beforehand.
 _PUSHED_ASIDE = {
+    "key": "o.organization = NEW.organization AND o.keyspace = NEW.keyspace AND o.external_id = NEW.external_id",
     "binding": "o.organization = NEW.organization AND o.id = NEW.id",
     "secret": (
         "(o.organization = NEW.organization AND o.key = NEW.key AND o.id = NEW.id)"
@@ -88,6 +92,23 @@ def check(dialect: Dialect, database: Any) -> None:
             f"The change log is not whole ({problem}), so caches could not be kept fresh. "
             "Run `doorward-server migrate` to make it anew, and find out who changed it."
         )
+
+
+def prune(tx: Transaction, keep: int) -> int:
+    """Remove the oldest rows, about `CHUNK`, that are more than *keep* revisions behind the head; return how many.
+
+    The floor rises with them: whoever has not read them yet sees that it has missed something. The head's stay.
+    """
+    ((head,),) = tx.rows(REVISION.select(REVISION.value))
+    old = CHANGES.select(CHANGES.revision).where(CHANGES.revision <= head - max(keep, 1))
+    rows = tx.rows(old.order_by(CHANGES.revision).limit(CHUNK))
+    if not rows:
+        return 0
+    floor = rows[-1][0]
+    removed = tx.run(CHANGES.delete().where(CHANGES.revision <= floor))
+    # Last, as every commit waits for this row.
+    tx.run(REVISION.change({"floor": floor}).where(REVISION.floor < floor))
+    return removed
 
 
 def _problem(dialect: Dialect, database: Any) -> str | None:
@@ -157,6 +178,8 @@ def _sqlite_remake(database: Any) -> list[str]:
 
 # --- PostgreSQL -------------------------------------------------------------------------------------------------------
 
+CHANNEL = "doorward_changes"
+"""Where each commit that makes a revision is hinted at; the hint says nothing, not even what changed."""
 # A transaction knows its revision by the writer: its id and start, which even a restored copy cannot repeat.
 _NOTE_BODY = """
 DECLARE
@@ -168,6 +191,7 @@ BEGIN
   IF NOT FOUND THEN
     UPDATE {schema}.revision SET value = value + 1, nonce = gen_random_uuid()::text, writer = me
       RETURNING value, nonce INTO mine, its_nonce;
+    PERFORM pg_notify('{channel}', '');
   END IF;
   INSERT INTO {schema}.changes (revision, kind, organization, name, nonce)
     VALUES (mine, a_kind, an_organization, a_name, its_nonce) ON CONFLICT DO NOTHING;
@@ -184,7 +208,7 @@ def _schema(database: Any) -> str:
 
 def _functions(schema: str) -> dict[str, str]:
     """Return the functions' bodies by name; all but the first are trigger functions."""
-    bodies = {"doorward_note": _NOTE_BODY.format(schema=schema)}
+    bodies = {"doorward_note": _NOTE_BODY.format(schema=schema, channel=CHANNEL)}
     for table, entries in ENTRIES.items():
         lines = []
         for row, other in (("OLD", "INSERT"), ("NEW", "DELETE")):

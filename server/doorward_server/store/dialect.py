@@ -1,6 +1,7 @@
 """What SQLite and PostgreSQL do differently: opening, transactions, locks, and which failures mean "try again".
 
-Nobody else asks which database it is, but for the triggers of `changes`.
+Nobody else asks which database it is, but for the triggers of `changes`, and what `tail` and `acknowledgements` have
+beside the pool.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import peewee
+import psycopg
 from peewee import fn
 from playhouse.pool import MaxConnectionsExceeded, PooledPostgresqlDatabase, PooledSqliteDatabase
-from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
 from doorward_server.core.errors import InvalidField, StoreUnavailable
@@ -30,6 +31,7 @@ _STATEMENT_MS = 10_000
 _MIGRATION_LOCK = 0x646F6F7277617264  # "doorward"
 _RETRIED = {"40001", "40P01"}  # serialization failure, deadlock: the whole transaction may run again
 _NOT_MIGRATED = "42P01"
+_DRIVERS = (psycopg.Error, peewee.sqlite3.Error)  # type: ignore[attr-defined]  # chosen there
 
 
 @contextmanager
@@ -37,7 +39,7 @@ def reaching() -> Iterator[None]:
     """Say StoreUnavailable for whatever keeps a database from being reached."""
     try:
         yield
-    except (peewee.PeeweeException, MaxConnectionsExceeded, OSError) as error:
+    except (peewee.PeeweeException, MaxConnectionsExceeded, *_DRIVERS, OSError) as error:
         raise StoreUnavailable from error
 
 
@@ -54,8 +56,33 @@ class _Texts:
             raise InvalidField("text", "must not hold half a surrogate pair") from None
 
 
+class _SqliteFile(peewee.sqlite3.Connection):  # type: ignore[misc, name-defined]  # chosen there
+    """A connection that knows which file it has open: another one may have been put in its place."""
+
+    def __init__(self, file: str, *args: Any, **kwargs: Any) -> None:
+        self._path = unquote(file.removeprefix("file:").partition("?")[0])
+        self._file = _identity(self._path)
+        super().__init__(file, *args, **kwargs)
+
+    def is_current(self) -> bool:
+        """Tell whether the file is still the one that has the name."""
+        return self._file is not None and _identity(self._path) == self._file
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        it = os.stat(path)
+    except OSError:
+        return None
+    return it.st_dev, it.st_ino
+
+
 class _SqlitePool(_Texts, PooledSqliteDatabase):  # type: ignore[misc]  # playhouse has no types
     """One file, a connection for each thread that asks at the same time."""
+
+    def _is_closed(self, conn: Any) -> bool:
+        """Have a connection to a file that was replaced count as closed: what it reads is not the store any more."""
+        return not conn.is_current()
 
 
 class _PostgresqlPool(_Texts, PooledPostgresqlDatabase):  # type: ignore[misc]  # playhouse has no types
@@ -73,10 +100,12 @@ class Sqlite:
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
+        self._uri = f"file:{quote(path)}?mode=rw"  # a file that is not there is not made by the way
         self._writing = threading.RLock()
         self.database: Any = _SqlitePool(
-            f"file:{quote(path)}?mode=rw",  # a file that is not there is not made by the way
+            self._uri,
             uri=True,
+            factory=_SqliteFile,
             pragmas=(
                 ("busy_timeout", int(WAIT * 1000)),
                 ("synchronous", "FULL"),
@@ -136,6 +165,25 @@ class Sqlite:
         """Return the condition that *text* holds *part*, letter for letter."""
         return fn.INSTR(text, part) > 0
 
+    @property
+    def acknowledgements(self) -> Path:
+        """The folder for them, whichever of its names the file goes by."""
+        return Path(f"{self._path.resolve()}.acks")
+
+    def connect_alone(self, patience: float) -> Any:
+        """Return a connection outside the pool, in autocommit mode, which only reads and waits *patience* seconds."""
+        with reaching():
+            connection = peewee.sqlite3.connect(  # type: ignore[attr-defined]  # chosen there
+                self._uri,
+                uri=True,
+                timeout=patience,
+                isolation_level=None,
+                check_same_thread=False,
+                factory=_SqliteFile,
+            )
+            connection.execute("PRAGMA query_only = ON")
+            return connection
+
     def admin(self) -> Any:
         """Return a database for migrations: one connection, no foreign keys while tables are rebuilt."""
         self._make_file()
@@ -153,6 +201,17 @@ class Sqlite:
             yield
         finally:
             os.close(handle)
+
+
+class _Impatient(psycopg.Connection[Any]):
+    """A connection that gives up on a server which does not answer: it may be stopped, or its network half open."""
+
+    patience: float | None = None
+    """Seconds for each statement."""
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        """Wait for the server, as all methods do. Raises psycopg.OperationalError: then it is of no use any more."""
+        return super().wait(gen, interval, self.patience if timeout is None else timeout)
 
 
 class Postgresql:
@@ -176,7 +235,7 @@ class Postgresql:
             ),
         )
 
-    def _settings(self, **limits: int) -> dict[str, Any]:
+    def _settings(self, *options: str, **limits: int) -> dict[str, Any]:
         """Return settings for a connection; those of the URL win. *limits* are in milliseconds."""
         mine = {
             "application_name": "doorward",
@@ -185,13 +244,14 @@ class Postgresql:
             "keepalives_interval": "2",
             "keepalives_count": "3",
             "tcp_user_timeout": "10000",
+            "target_session_attrs": "read-write",  # of several hosts the primary: a standby's snapshots are old
         }
         theirs = conninfo_to_dict(self._url)
         # Compiling a statement that reads a dozen rows takes a hundred times as long as running it.
-        fixed = ["-c jit=off", *(f"-c {name}={value}" for name, value in limits.items())]
-        options = " ".join([*fixed, str(theirs.get("options", ""))])
+        fixed = ["jit=off", *options, *(f"{name}={value}" for name, value in limits.items())]
+        words = " ".join([*(f"-c {it}" for it in fixed), str(theirs.get("options", ""))])
         defaults = {name: value for name, value in mine.items() if name not in theirs}
-        return defaults | {"prefer_psycopg3": True, "encoding": "utf8", "options": options.strip()}
+        return defaults | {"prefer_psycopg3": True, "encoding": "utf8", "options": words.strip()}
 
     def writer(self) -> AbstractContextManager[None]:
         """Let any number write: row locks keep them apart."""
@@ -232,6 +292,22 @@ class Postgresql:
     def contains(self, text: Any, part: str) -> Any:
         """Return the condition that *text* holds *part*, letter for letter."""
         return fn.STRPOS(text, part) > 0
+
+    def connect_alone(self, patience: float, *options: str) -> Any:
+        """Return a connection outside the pool, in autocommit mode, each of whose statements gets *patience* seconds.
+
+        It gives up by itself, too, if a server that hangs does not. *options* are the server's, `name=value`.
+        """
+        limit = int(patience * 1000)
+        settings = self._settings(*options, statement_timeout=limit, lock_timeout=limit)
+        del settings["prefer_psycopg3"], settings["encoding"]
+        with reaching():
+            # Nothing is prepared: a pooler in front may put every statement on another session.
+            connection = _Impatient.connect(
+                self._url, autocommit=True, prepare_threshold=None, client_encoding="utf8", **settings
+            )
+        connection.patience = patience
+        return connection
 
     def admin(self) -> Any:
         """Return a database for migrations: one connection that waits as long as it takes."""
@@ -276,7 +352,7 @@ def _sqlite_path(rest: str) -> str:
 def _checked_conninfo(url: str) -> str:
     try:
         conninfo_to_dict(url)
-    except ProgrammingError:
+    except psycopg.ProgrammingError:
         raise ValueError("store URL: is not a PostgreSQL connection URI that libpq understands") from None
     return url
 

@@ -1,4 +1,4 @@
-"""Which peppers there are, who has them, and which secrets are under which; the registry of replicas.
+"""Which peppers there are, who has them, and which secrets are under which.
 
 Two rules are kept here, because only a transaction can keep them. No version changes its state between a replica's
 saying which versions it has and its learning of the states: so either the change sees the replica, or the replica sees
@@ -14,10 +14,10 @@ from typing import Any
 from peewee import Value, fn
 
 from doorward_server.core.errors import AlreadyExists, StoreUnavailable
-from doorward_server.core.model import Event, Instant
+from doorward_server.core.model import Event
 from doorward_server.core.verify import KIND, KnownPepper, PepperState, Verifier
 
-from .rows import PEPPER, REPLICA, SECRET, to_json
+from .rows import PEPPER, REPLICA, SECRET
 from .transaction import Transaction, Transactions
 from .values import HeldVerifier, Replica, Written
 
@@ -28,7 +28,7 @@ _COLUMNS = (PEPPER.version, PEPPER.canary, PEPPER.state)
 
 
 class PepperStore:
-    """The part of `Store` that knows peppers and replicas; like there, every public method is one transaction."""
+    """The part of `Store` that knows peppers; like there, every public method is one transaction."""
 
     def __init__(self, transactions: Transactions) -> None:
         self._write, self._look = transactions.write, transactions.look
@@ -47,21 +47,6 @@ class PepperStore:
         While it runs, no replica says which versions it has, and no secret is written under any.
         """
         return self._write(lambda tx: _update(tx, organization, change))
-
-    def beat(self, replica: Replica, forget_before: Instant) -> list[KnownPepper]:
-        """Write what *replica* says of itself; return all pepper versions as of the same moment. Makes no revision.
-
-        One that is new makes those forgotten that were last seen before *forget_before*.
-        """
-        return self._write(lambda tx: _beat(tx, replica, forget_before)).value
-
-    def remove_replica(self, id: str) -> None:
-        """Forget a replica; it may be forgotten already."""
-        self._write(lambda tx: tx.run(REPLICA.delete().where(REPLICA.id == id)))
-
-    def list_replicas(self) -> list[Replica]:
-        """Return all replicas, dead ones too, oldest first."""
-        return self._look(_replicas)
 
     def announce(self, event: Event) -> None:
         """Write down what is about to be done in many transactions."""
@@ -109,7 +94,7 @@ def _add(tx: Transaction, new: KnownPepper, event: Event | None) -> bool:
 def _update(tx: Transaction, organization: str, change: ChangePeppers) -> bool:
     tx.tally(organization)
     known = _list(tx, tx.dialect.locked)
-    changed = change(known, _replicas(tx), lambda version: _count_under(tx, version))
+    changed = change(known, list_replicas(tx), lambda version: _count_under(tx, version))
     if changed is None:
         return False
     states, event = changed
@@ -131,25 +116,18 @@ def refuse_retired(tx: Transaction, version: int) -> None:
     tx.peppers_held.add(version)
 
 
-# --- replicas ---------------------------------------------------------------------------------------------------------
+def list_shared(tx: Transaction) -> list[KnownPepper]:
+    """Return all pepper versions, which stay in their states to the end: whoever says what it has, says it so."""
+    return _list(tx, tx.dialect.shared)
 
 
-def _beat(tx: Transaction, replica: Replica, forget_before: Instant) -> list[KnownPepper]:
-    known = _list(tx, tx.dialect.shared)
-    row = {
-        "started_at": replica.started_at,
-        "seen_at": replica.seen_at,
-        "peppers": to_json({str(version): state.value for version, state in replica.peppers.items()}),
-    }
-    if tx.run(REPLICA.change(row).where(REPLICA.id == replica.id)) == 0:
-        tx.run(REPLICA.delete().where(REPLICA.seen_at < forget_before))
-        tx.run(REPLICA.insert(row | {"id": replica.id}))
-    return known
-
-
-def _replicas(tx: Transaction) -> list[Replica]:
+def list_replicas(tx: Transaction) -> list[Replica]:
+    """Return all replicas, oldest first."""
     rows = tx.rows(REPLICA.select(*REPLICA.all_columns()).order_by(REPLICA.started_at, REPLICA.id))
-    return [Replica(id, started_at, seen_at, _states(peppers)) for id, started_at, seen_at, peppers in rows]
+    return [
+        Replica(id, started_at, seen_at, _states(has), max_staleness, serve_stale_for, bool(condemned))
+        for id, started_at, seen_at, has, max_staleness, serve_stale_for, condemned in rows
+    ]
 
 
 def _states(text: str) -> States:

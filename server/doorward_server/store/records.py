@@ -14,6 +14,7 @@ from .dialect import Dialect, Sqlite
 from .nesting import within
 from .rows import (
     KEY,
+    KEYSPACE,
     ORGANIZATION,
     PRINCIPAL,
     SECRET_NAMES,
@@ -22,11 +23,12 @@ from .rows import (
     _attributes,
     _texts,
     to_key,
+    to_keyspace,
     to_organization,
     to_principal,
     to_secret,
 )
-from .values import About, PrincipalSnapshot, Snapshot, StoredFacts
+from .values import About, KeyspaceSnapshot, PrincipalSnapshot, Snapshot, StoredFacts
 
 _BINDING = (
     "id", "subject_kind", "subject", "role", "resources", "not_before", "expires_at", "created_at", "updated_at",
@@ -75,6 +77,9 @@ LEFT JOIN resource AS up ON up.organization = ? AND up.keyspace = ? AND up.resou
 WHERE r.id = 1
 """
 _PARENT = "coalesce(nullif(mine.parent, ''), ?)"
+_KEYSPACE_RECORD = """
+SELECT r.value, {keyspace} FROM revision AS r LEFT JOIN keyspace AS ks ON ks.name = ? WHERE r.id = 1
+"""
 
 
 def find_record(dialect: Dialect, keyspace: str, lookup: str) -> Snapshot:
@@ -171,6 +176,13 @@ def find_principal_record_with_facts(
     return snapshot, find_facts(dialect, organization, keyspace, abouts, principal, record.groups)
 
 
+def find_keyspace_record(dialect: Dialect, name: str) -> KeyspaceSnapshot:
+    """Return what the store knows about a keyspace."""
+    row = dialect.database.execute_sql(_statement(dialect.param, _KEYSPACE_RECORD), (name,)).fetchone()
+    revision, *found = row
+    return KeyspaceSnapshot(revision, to_keyspace(tuple(found)) if found[0] is not None else None)
+
+
 @cache
 def _statement(param: str, text: str) -> str:
     words = _words(param) | {
@@ -182,6 +194,7 @@ def _statement(param: str, text: str) -> str:
         key=_columns("k", KEY),
         organization=_columns("o", ORGANIZATION),
         principal=_columns("p", PRINCIPAL),
+        keyspace=_columns("ks", KEYSPACE),
         own=_OWN.format(**words),
         by_group=_BY_GROUP.format(**words),
     )

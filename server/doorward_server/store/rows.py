@@ -142,7 +142,9 @@ SECRET_NAMES = (
 """What `to_secret` wants."""
 SEALED = Rows("sealed", "organization", "key", "secret", "ciphertext", "version")
 EXPIRED = Rows("expired", "organization", "key", "expires_at")
-REPLICA = Rows("replica", "id", "started_at", "seen_at", "peppers")
+REPLICA = Rows("replica", "id", "started_at", "seen_at", "peppers", "max_staleness", "serve_stale_for", "condemned")
+ACKNOWLEDGEMENT = Rows("acknowledgement", "replica", "revision", "seen", "nonce")
+SETTING = Rows("setting", "name", "value")
 KEY_USE = Rows("key_use", "organization", "key", "at")
 SECRET_USE = Rows("secret_use", "organization", "key", "secret", "at")
 REPLAY = Rows("replay", "caller", "method", "request_id", "digest", "at", "organization", "key")
@@ -153,6 +155,7 @@ EVENT = Rows(
 )  # fmt: skip
 PEPPER = Rows("pepper", "version", "canary", "state")
 REVISION = Rows("revision", "value", "nonce", "floor")
+CHANGES = Rows("changes", "revision", "kind", "organization", "name", "nonce")
 
 
 def to_json(value: object) -> str:

@@ -32,6 +32,8 @@ from . import (
     sealed,
     stranding,
 )
+from .acknowledgements import kept_for
+from .changes import prune
 from .dialect import open_dialect
 from .directory_store import DirectoryStore
 from .entities import KEYSPACES
@@ -39,9 +41,21 @@ from .facts import FactStore
 from .keys import ChangeKey
 from .keyspaces import ChangeKeyspace
 from .peppers import PepperStore
+from .replicas import ReplicaStore
 from .rows import REVISION
+from .tail import TailConnection, open_tail
 from .transaction import Transactions
-from .values import About, ChainReport, Imported, PrincipalSnapshot, Snapshot, StoredEvent, StoredFacts, Written
+from .values import (
+    About,
+    ChainReport,
+    Imported,
+    KeyspaceSnapshot,
+    PrincipalSnapshot,
+    Snapshot,
+    StoredEvent,
+    StoredFacts,
+    Written,
+)
 
 T = TypeVar("T")
 
@@ -57,10 +71,11 @@ class Store(DirectoryStore):
         """
         self._dialect = open_dialect(url)
         self._seal = audit.Seal(audit_keys, pepper if callable(pepper) else lambda: pepper)
-        self._transactions = Transactions(self._dialect, self._seal)
-        super().__init__(self._transactions)
-        self.facts = FactStore(self._transactions)
-        self.peppers = PepperStore(self._transactions)
+        transactions = Transactions(self._dialect, self._seal)
+        super().__init__(transactions)
+        self.facts = FactStore(transactions)
+        self.peppers = PepperStore(transactions)
+        self.replicas = ReplicaStore(transactions, kept_for(self._dialect))
         self._migrating = threading.RLock()
         self._locks = 0
 
@@ -108,6 +123,17 @@ class Store(DirectoryStore):
         """Return the commit counter: every change that a decision can see makes it larger."""
         row = self._look(lambda tx: tx.row(REVISION.select(REVISION.value)))
         return int(row[0]) if row else 0
+
+    def open_tail(self, max_staleness: int) -> TailConnection:
+        """Open what a replica follows the change log with, if its caches live *max_staleness* microseconds."""
+        return open_tail(self._dialect, max_staleness)
+
+    def prune_changes(self, keep: int = 100_000) -> int:
+        """Remove about 1,000 rows of the change log that are over *keep* revisions old; return how many: call until 0.
+
+        A replica that has not read them yet sees that they are gone, and begins anew.
+        """
+        return self._write(lambda tx: prune(tx, keep)).value
 
     # --- what decisions read ------------------------------------------------------------------------------------------
 
@@ -163,6 +189,10 @@ class Store(DirectoryStore):
     ) -> list[tuple[str, str]]:
         """Return (resource, relation) of what *principal* and *groups* are related to, sorted, behind *after*."""
         return self._look(lambda tx: facts.list_held(tx, organization, keyspace, principal, groups, after, limit))
+
+    def find_keyspace_record(self, name: str) -> KeyspaceSnapshot:
+        """Return a keyspace with the revision that it was read at."""
+        return self._look(lambda _: records.find_keyspace_record(self._dialect, name))
 
     # --- keys ---------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from doorward_server.core.directory import Attributes
 from doorward_server.core.errors import DoorwardError
-from doorward_server.core.model import Event, Instant
+from doorward_server.core.model import SECOND, Event, Instant, StoredKeyspace
 from doorward_server.core.records import PrincipalRecord, Record
 from doorward_server.core.verify import PepperState, Verifier
 
@@ -78,6 +78,14 @@ class StoredFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyspaceSnapshot:
+    """What the store knew about one keyspace at one revision."""
+
+    revision: int
+    keyspace: StoredKeyspace | None
+
+
+@dataclass(frozen=True, slots=True)
 class StoredEvent:
     """An event in its place in the organization's audit chain."""
 
@@ -113,6 +121,12 @@ class Replica:
     """By its own clock."""
     peppers: Mapping[int, PepperState]
     """The versions that it has, each with the state that it goes by."""
+    max_staleness: int = SECOND
+    """Microseconds that its caches outlive their last proof of freshness."""
+    serve_stale_for: int = 0
+    """Microseconds that it answers from its caches beyond that."""
+    condemned: bool = False
+    """It did not answer in time: it may not prove freshness under this id any more, and registers under another."""
 
 
 @dataclass(frozen=True, slots=True)

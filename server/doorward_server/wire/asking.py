@@ -10,6 +10,7 @@ from doorward_server.core.directory import SubjectKind
 from doorward_server.core.errors import InvalidField
 from doorward_server.core.keytext import SecretText
 from doorward_server.service.finding import HttpParts, Presented, SignedIn
+from doorward_server.service.freshness import AS_PROMISED, Consistency
 from doorward_server.service.questions import Ask, Item, Reference, Related
 from doorward_server.wire.convert import bounded, from_attributes, from_timestamp
 
@@ -30,7 +31,14 @@ def read_ask(request: Any) -> Ask:
         dry_run=getattr(request, "dry_run", False),
         time=from_timestamp("context.time", context, "time"),
         attributes=from_attributes("context.attributes", context.attributes),
+        wanted=_consistency(request.consistency) if request.HasField("consistency") else AS_PROMISED,
     )
+
+
+def _consistency(consistency: pb.Consistency) -> Consistency:
+    if consistency.at_least_as_fresh < 0:
+        raise InvalidField("consistency.at_least_as_fresh", "must be a revision that an answer has told")
+    return Consistency(consistency.full, consistency.at_least_as_fresh)
 
 
 def read_item(item: Any, organization: str = "") -> Item:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+
 from doorward.v1 import authz_pb2 as pb
 from doorward_server.core.decide import ALLOWED, Decision
 from doorward_server.core.errors import DoorwardError, InvalidField
@@ -9,7 +12,9 @@ from doorward_server.core.policy import Keyspace
 from doorward_server.service.authorizing import MAX_ITEMS, Authorizer
 from doorward_server.service.explaining import Explainer
 from doorward_server.service.guard import Caller
+from doorward_server.service.leasing import Invalidation, Leasing, Ping, Pong
 from doorward_server.wire.asking import read_ask, read_item, read_listed, read_selected
+from doorward_server.wire.convert import from_texts, to_duration
 from doorward_server.wire.decided import (
     REASONS,
     to_decision,
@@ -24,11 +29,12 @@ from doorward_server.wire.metrics import Metrics
 
 
 class AuthzServicer:
-    """Parses, calls `Authorizer` or `Explainer` on the event loop, converts."""
+    """Parses, calls `Authorizer`, `Explainer` or `Leasing` on the event loop, converts."""
 
-    def __init__(self, authorizer: Authorizer, explainer: Explainer, metrics: Metrics) -> None:
+    def __init__(self, authorizer: Authorizer, explainer: Explainer, leasing: Leasing, metrics: Metrics) -> None:
         self._authorizer = authorizer
         self._explainer = explainer
+        self._leasing = leasing
         self._metrics = metrics
 
     async def Authorize(self, request: pb.AuthorizeRequest, caller: Caller) -> pb.AuthorizeResponse:
@@ -87,6 +93,13 @@ class AuthzServicer:
             **to_verdict(listed.answer),
         )
 
+    async def Lease(
+        self, messages: AsyncIterator[tuple[pb.LeaseRequest, Caller]]
+    ) -> AsyncGenerator[pb.LeaseResponse, None]:
+        async with aclosing(self._leasing.converse(_pings(messages))) as told:
+            async for it in told:
+                yield _told(it)
+
     def _result(self, keyspace: Keyspace, decision: Decision | DoorwardError) -> pb.BatchAuthorizeResult:
         if isinstance(decision, DoorwardError):
             code = code_of(decision).value[0]
@@ -96,3 +109,22 @@ class AuthzServicer:
             return pb.BatchAuthorizeResult(error=error)
         self._metrics.decided(keyspace.name, decision.reason)
         return pb.BatchAuthorizeResult(**to_decision(decision, keyspace))
+
+
+async def _pings(messages: AsyncIterator[tuple[pb.LeaseRequest, Caller]]) -> AsyncIterator[tuple[Ping, Caller]]:
+    async for message, caller in messages:
+        if not message.HasField("ping"):
+            raise InvalidField("ping", "is required")
+        keyspaces = from_texts("keyspaces", message.keyspaces)
+        yield Ping(message.ping.sequence, message.ping.applied_revision, message.organization, keyspaces), caller
+
+
+def _told(it: Invalidation | Pong) -> pb.LeaseResponse:
+    if isinstance(it, Pong):
+        lasting = to_duration(it.max_staleness // 1000)
+        pong = pb.LeaseResponse.Pong(sequence=it.sequence, revision=it.revision, max_staleness=lasting)
+        return pb.LeaseResponse(pong=pong)
+    everything = it.dropped is None
+    return pb.LeaseResponse(
+        invalidation=pb.LeaseResponse.Invalidation(revision=it.revision, dropped=it.dropped or (), all=everything)
+    )

@@ -11,7 +11,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from doorward.v1 import directory_pb2, keys_pb2, keyspaces_pb2
+from doorward.v1 import directory_pb2, freshness_pb2, keys_pb2, keyspaces_pb2
 from doorward_server.core.directory import (
     Attribute,
     Attributes,
@@ -44,6 +44,16 @@ def bounded(field: str, many: Many, most: int = MAX_LIST) -> Many:
     if len(many) > most:
         raise InvalidField(field, f"must have at most {most} entries")
     return many
+
+
+def to_duration(microseconds: int) -> Duration:
+    """Return a length of time as a message."""
+    return Duration(seconds=microseconds // SECOND, nanos=microseconds % SECOND * 1000)
+
+
+def to_propagation(*, nothing_to_drop: bool) -> freshness_pb2.Propagation.ValueType:
+    """Return what an answer says of its change; unless there is nothing to drop, the gate says it when it is known."""
+    return freshness_pb2.PROPAGATION_NOT_NEEDED if nothing_to_drop else freshness_pb2.PROPAGATION_UNSPECIFIED
 
 
 def to_timestamp(at: Instant | None) -> Timestamp | None:

@@ -16,7 +16,7 @@ from doorward_server.core.selectors import Selector
 from doorward_server.core.subject import Subject
 from doorward_server.service.authorizing import Answer
 from doorward_server.service.messages import MESSAGES
-from doorward_server.wire.convert import CEILINGS, masked_text, to_principal, to_timestamp
+from doorward_server.wire.convert import CEILINGS, masked_text, to_duration, to_principal, to_timestamp
 
 REASONS = {reason: pb.Reason.Value(f"REASON_{reason}") for reason in Reason}
 _EFFECTS = {effect: pb.Effect.Value(f"EFFECT_{effect}") for effect in Effect}
@@ -28,6 +28,8 @@ def to_response(answer: Answer) -> pb.AuthorizeResponse:
         **to_decision(answer.decision, answer.keyspace),
         identity=to_identity(answer.subject, answer.keyspace, answer.api_version),
         revision=answer.revision,
+        lease_cacheable_for=to_duration(answer.cacheable_for) if answer.cacheable_for else None,
+        depends_on=answer.depends_on,
     )
 
 

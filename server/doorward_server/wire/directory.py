@@ -35,6 +35,7 @@ from doorward_server.wire.convert import (
     to_group,
     to_organization,
     to_principal,
+    to_propagation,
     to_timestamp,
 )
 
@@ -55,7 +56,11 @@ class DirectoryServicer:
         attributes = from_attributes("organization.attributes", given.attributes)
         new = Organization(given.id, given.display_name, attributes, True, 0, 0)
         written = await self._run(self._directory.create_organization, caller, new)
-        return pb.CreateOrganizationResponse(organization=to_organization(written.value), revision=written.revision)
+        return pb.CreateOrganizationResponse(
+            organization=to_organization(written.value),
+            revision=written.revision,
+            propagation=to_propagation(nothing_to_drop=True),
+        )
 
     async def GetOrganization(self, request: pb.GetOrganizationRequest, caller: Caller) -> pb.GetOrganizationResponse:
         organization = await self._run(self._directory.get_organization, caller, request.id)
@@ -97,7 +102,11 @@ class DirectoryServicer:
             updated_at=0,
         )
         written = await self._run(self._directory.create_principal, caller, new)
-        return pb.CreatePrincipalResponse(principal=to_principal(written.value), revision=written.revision)
+        return pb.CreatePrincipalResponse(
+            principal=to_principal(written.value),
+            revision=written.revision,
+            propagation=to_propagation(nothing_to_drop=True),
+        )
 
     async def GetPrincipal(self, request: pb.GetPrincipalRequest, caller: Caller) -> pb.GetPrincipalResponse:
         principal = await self._run(self._directory.get_principal, caller, request.organization, request.id)
@@ -125,7 +134,9 @@ class DirectoryServicer:
         given = request.group
         new = Group(given.organization, given.id, given.display_name, 0, 0)
         written = await self._run(self._roles.create_group, caller, new)
-        return pb.CreateGroupResponse(group=to_group(written.value), revision=written.revision)
+        return pb.CreateGroupResponse(
+            group=to_group(written.value), revision=written.revision, propagation=to_propagation(nothing_to_drop=True)
+        )
 
     async def GetGroup(self, request: pb.GetGroupRequest, caller: Caller) -> pb.GetGroupResponse:
         group = await self._run(self._roles.get_group, caller, request.organization, request.id)

@@ -39,6 +39,7 @@ STATUS: dict[type[DoorwardError], StatusCode] = {
     errors.GroupCycle: StatusCode.FAILED_PRECONDITION,
     errors.KeysStranded: StatusCode.FAILED_PRECONDITION,
     errors.KeyspaceTestsFailed: StatusCode.FAILED_PRECONDITION,
+    errors.RevisionNotReached: StatusCode.FAILED_PRECONDITION,
     errors.EtagMismatch: StatusCode.ABORTED,
     errors.QuotaExceeded: StatusCode.RESOURCE_EXHAUSTED,
     errors.StoreUnavailable: StatusCode.UNAVAILABLE,

@@ -2,6 +2,8 @@
 
 A servicer is a plain class with one method for each RPC, `async (request, caller) -> response`; it never sees the
 transport. Where the caller streams, `request` is the iterator of its messages, and there is no deadline but its own.
+Where both do, the method is an async generator over pairs of a message and its caller, who is authenticated anew with
+each. An answer that says how far a change has come is held back until it has: here, so that no change is forgotten.
 `Gate.guarded` turns it into what grpcio calls. An RPC without such a method stops the start, and an answer that nobody
 asked the guard about is a defect, not an answer. Bytes become messages here, not in grpcio: whoever has no key gets
 nothing parsed, and what is no message is an error with a reason.
@@ -10,10 +12,13 @@ nothing parsed, and what is no message is an error with a reason.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from enum import Enum
 from functools import lru_cache, partial
 from ipaddress import ip_address
 from typing import Any, cast
@@ -25,7 +30,9 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
+from doorward.v1 import freshness_pb2
 from doorward_server.core.errors import DoorwardError, Internal, InvalidField, Overloaded
+from doorward_server.core.freshness import Outcome
 from doorward_server.core.subject import Address
 from doorward_server.service.authorizing import Authorizer
 from doorward_server.service.guard import Caller
@@ -39,6 +46,10 @@ MAX_CALLS = 1000
 beyond would wait for the event loop alone, with its message in memory, until nobody waits for the answer any more."""
 MAX_STREAMS = 50
 """Calls in which the caller streams. They have no deadline but the caller's, so they must not take others' places."""
+MAX_CONVERSATIONS = 2000
+"""Calls in which both sides stream, all but idle and without end: one for each process of a backend."""
+SLOWEST = 5.0
+"""Seconds within which a caller must take an answer of a conversation; whoever does not read is not waited for."""
 SILENCE = 60.0
 """Seconds within which a caller who streams must send its next message."""
 MAX_STREAM_BYTES = 64 << 20
@@ -46,27 +57,55 @@ MAX_STREAM_BYTES = 64 << 20
 ACTING_FOR = "doorward-acting-for"
 
 Method = Callable[[Any, Caller], Awaitable[Any]]
+Conversation = Callable[[AsyncIterator[tuple[Any, Caller]]], AsyncGenerator[Any, None]]
+Spread = Callable[[int], Awaitable[Outcome]]
+"""Waits until nobody can answer from before a revision, and returns how that is known."""
+PROPAGATIONS = {outcome: freshness_pb2.Propagation.Value(f"PROPAGATION_{outcome}") for outcome in Outcome}
 log = structlog.get_logger("doorward")
 
 
-class Gate:
-    """Wraps servicers. `quiet` RPCs leave no log line: they are many, and the metrics count them."""
+class Kind(Enum):
+    """Kinds of calls by who streams, each with places of its own."""
 
-    def __init__(self, authorizer: Authorizer, metrics: Metrics, quiet: frozenset[str]) -> None:
+    UNARY = "nobody"
+    STREAM = "the caller"
+    CONVERSATION = "both"
+
+
+def _places(kind: Kind) -> int:
+    return {Kind.UNARY: MAX_CALLS, Kind.STREAM: MAX_STREAMS, Kind.CONVERSATION: MAX_CONVERSATIONS}[kind]
+
+
+@dataclass(slots=True)
+class _Vouched:
+    """Who sends the messages of a conversation, as of the last one, and whether the guard was ever asked about them."""
+
+    caller: Caller
+    asked: bool = False
+
+
+class Gate:
+    """Wraps servicers. `quiet` RPCs leave no log line: they are many, and the metrics count them.
+
+    *spread* is asked before a change is answered.
+    """
+
+    def __init__(self, authorizer: Authorizer, metrics: Metrics, quiet: frozenset[str], spread: Spread) -> None:
         self._authorizer = authorizer
         self._metrics = metrics
         self._quiet = quiet
-        self._running = {False: 0, True: 0}  # by whether the caller streams
+        self._spread = spread
+        self._running = dict.fromkeys(Kind, 0)
         self._idle = asyncio.Event()
         self._idle.set()
 
     @property
     def is_idle(self) -> bool:
-        """Whether no call is running."""
-        return not any(self._running.values())
+        """Whether no call is running, but for conversations, which end when the server does."""
+        return not (self._running[Kind.UNARY] or self._running[Kind.STREAM])
 
     async def idle(self) -> None:
-        """Wait until no call is running."""
+        """Wait until `is_idle`."""
         await self._idle.wait()
 
     def guarded(self, servicer: object, service: ServiceDescriptor) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
@@ -76,14 +115,18 @@ class Gate:
     def _handler(self, method: Method, rpc: MethodDescriptor) -> grpc.RpcMethodHandler[Any, Any]:
         name = f"/{rpc.containing_service.full_name}/{rpc.name}"
         streams, parse = rpc.client_streaming, GetMessageClass(rpc.input_type).FromString
-        call = self._wrap(name, method, streams, partial(_stream if streams else _parsed, parse))
+        written = GetMessageClass(rpc.output_type).SerializeToString
+        if rpc.server_streaming:
+            return grpc.stream_stream_rpc_method_handler(self._converse(name, method, parse), None, written)  # type: ignore[arg-type]  # one that streams both ways is a Conversation
+        changes = "propagation" in rpc.output_type.fields_by_name
+        call = self._wrap(name, method, streams, changes, partial(_stream if streams else _parsed, parse))
         handler = grpc.stream_unary_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
-        return handler(call, None, GetMessageClass(rpc.output_type).SerializeToString)
+        return handler(call, None, written)
 
     def _wrap(
-        self, name: str, method: Method, streams: bool, parse: Callable[[Any], Any]
+        self, name: str, method: Method, streams: bool, changes: bool, parse: Callable[[Any], Any]
     ) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]:
-        count, quiet = self._metrics.handled, name in self._quiet
+        count, quiet, kind = self._metrics.handled, name in self._quiet, Kind.STREAM if streams else Kind.UNARY
 
         async def call(received: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             started = time.perf_counter()
@@ -93,32 +136,32 @@ class Gate:
             deadline = asyncio.timeout(DEFAULT_DEADLINE if left is None and not streams else None)
             entered = False
             try:
-                self._enter(streams)
+                self._enter(kind)
                 entered = True
                 async with deadline:
                     caller = await self._caller(context)
-                    response = await method(parse(received), caller)
+                    request = parse(received)
+                    response = await method(request, caller)
+                    if changes and not response.propagation:
+                        await self._propagate(request, response)
                 if not caller.checked:
                     raise RuntimeError(f"{name} answered without asking the guard")
                 return response
-            except DoorwardError as raised:
-                error = raised if type(raised) in STATUS else log_defect(name, raised)
-                code = code_of(error)
-                await _abort(context, error, code)
             except asyncio.CancelledError:
                 code = grpc.StatusCode.CANCELLED
                 raise
-            except Exception as defect:  # noqa: BLE001  # an exception that leaves the handler leaks in grpcio
-                if isinstance(defect, TimeoutError) and deadline.expired():
+            except Exception as raised:  # noqa: BLE001  # an exception that leaves the handler leaks in grpcio
+                if isinstance(raised, TimeoutError) and deadline.expired():
                     code = grpc.StatusCode.DEADLINE_EXCEEDED
                     await context.abort(
                         code, f"No answer within {DEFAULT_DEADLINE:.0f} s, the deadline of calls without one."
                     )
-                code = grpc.StatusCode.INTERNAL
-                await _abort(context, log_defect(name, defect), code)
+                error = _told(name, raised)
+                code = code_of(error)
+                await _abort(context, error, code)
             finally:
                 if entered:
-                    self._leave(streams)
+                    self._leave(kind)
                 seconds = time.perf_counter() - started
                 count(name, code, seconds)
                 if not quiet:
@@ -126,14 +169,66 @@ class Gate:
 
         return call
 
-    def _enter(self, streams: bool) -> None:
-        if self._running[streams] >= (MAX_STREAMS if streams else MAX_CALLS):
-            raise Overloaded
-        self._running[streams] += 1
-        self._idle.clear()
+    async def _propagate(self, request: Any, response: Any) -> None:
+        """Say in *response* how far its change has come, when it has come far enough."""
+        if getattr(request, "no_wait", False):
+            response.propagation = freshness_pb2.PROPAGATION_NOT_AWAITED
+        else:
+            response.propagation = PROPAGATIONS[await self._spread(response.revision)]
 
-    def _leave(self, streams: bool) -> None:
-        self._running[streams] -= 1
+    def _converse(
+        self, name: str, method: Conversation, parse: Callable[[bytes], Message]
+    ) -> Callable[[AsyncIterator[bytes], grpc.aio.ServicerContext[Any, Any]], Awaitable[None]]:
+        async def call(received: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            started, code, entered = time.perf_counter(), grpc.StatusCode.OK, False
+            who: _Vouched | None = None
+            try:
+                self._enter(Kind.CONVERSATION)
+                entered = True
+                who = _Vouched(await self._caller(context))  # whoever has no key gets nothing parsed
+                async with contextlib.aclosing(method(self._messages(received, context, parse, who))) as answers:
+                    async for answer in answers:
+                        if not (who.asked or who.caller.checked):
+                            raise RuntimeError(f"{name} answered without asking the guard")
+                        await _write(context, answer)
+            except asyncio.CancelledError:
+                code = grpc.StatusCode.CANCELLED
+                raise
+            except Exception as raised:  # noqa: BLE001  # an exception that leaves the handler leaks in grpcio
+                error = _told(name, raised)
+                code = code_of(error)
+                await _abort(context, error, code)
+            finally:
+                if entered:
+                    self._leave(Kind.CONVERSATION)
+                seconds = time.perf_counter() - started
+                self._metrics.handled(name, code, seconds)
+                _log_call(name, code, seconds, who.caller if who else None)
+
+        return call
+
+    async def _messages(
+        self,
+        received: AsyncIterator[bytes],
+        context: grpc.aio.ServicerContext[Any, Any],
+        parse: Callable[[bytes], Message],
+        who: _Vouched,
+    ) -> AsyncIterator[tuple[Message, Caller]]:
+        messages = aiter(received)
+        while (message := await _next(messages)) is not None:
+            who.asked = who.asked or bool(who.caller.checked)
+            who.caller = await self._caller(context)
+            yield _parsed(parse, message), who.caller
+
+    def _enter(self, kind: Kind) -> None:
+        if self._running[kind] >= _places(kind):
+            raise Overloaded
+        self._running[kind] += 1
+        if kind is not Kind.CONVERSATION:
+            self._idle.clear()
+
+    def _leave(self, kind: Kind) -> None:
+        self._running[kind] -= 1
         if self.is_idle:
             self._idle.set()
 
@@ -155,6 +250,14 @@ class Gate:
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: DoorwardError, code: grpc.StatusCode) -> None:
     await context.abort(code, message_of(error), (("grpc-status-details-bin", details_of(error)),))
+
+
+async def _write(context: grpc.aio.ServicerContext[Any, Any], answer: Any) -> None:
+    try:
+        async with asyncio.timeout(SLOWEST):
+            await context.write(answer)
+    except TimeoutError:
+        raise Overloaded from None
 
 
 def _parsed(parse: Callable[[bytes], Message], received: bytes) -> Message:
@@ -182,6 +285,11 @@ async def _next(messages: AsyncIterator[bytes]) -> bytes | None:
         return None
     except TimeoutError:
         raise InvalidField("request", f"must go on within {SILENCE:g} s; what was taken in stays") from None
+
+
+def _told(name: str, raised: Exception) -> DoorwardError:
+    """Return what a caller is told of *raised*, by the one table."""
+    return raised if isinstance(raised, DoorwardError) and type(raised) in STATUS else log_defect(name, raised)
 
 
 def log_defect(name: str, defect: Exception) -> Internal:

@@ -33,6 +33,7 @@ from doorward_server.wire.convert import (
     from_timestamp,
     masked,
     to_key,
+    to_propagation,
 )
 from doorward_server.wire.imports import read_batches, read_header, to_result
 
@@ -78,7 +79,13 @@ class KeyServicer:
         )
         issued = await self._management.run(self._keys.create, caller, new, _repeat(request))
         warnings = [pb.Warning(code=it.value, message=ADVICE[it]) for it in issued.unwise]
-        return pb.CreateKeyResponse(**await self._issued(issued), warnings=warnings, replaced_keys=issued.replaced)
+        only_added = not (issued.replayed or issued.replaced)
+        return pb.CreateKeyResponse(
+            **await self._issued(issued),
+            warnings=warnings,
+            replaced_keys=issued.replaced,
+            propagation=to_propagation(nothing_to_drop=only_added),
+        )
 
     async def GetKey(self, request: pb.GetKeyRequest, caller: Caller) -> pb.GetKeyResponse:
         key = await self._management.run(self._keys.get, caller, request.organization, request.id)
@@ -129,7 +136,12 @@ class KeyServicer:
             dry_run=request.dry_run,
         )
         sample = [await self._shown(key) for key in ended.sample]
-        return pb.BatchRevokeKeysResponse(count=ended.count, sample=sample, revision=ended.revision)
+        return pb.BatchRevokeKeysResponse(
+            count=ended.count,
+            sample=sample,
+            revision=ended.revision,
+            propagation=to_propagation(nothing_to_drop=request.dry_run),
+        )
 
     async def RevealKey(self, request: pb.RevealKeyRequest, caller: Caller) -> pb.RevealKeyResponse:
         text = await self._management.run(self._reveals.reveal, caller, request.organization, request.id)
@@ -141,7 +153,12 @@ class KeyServicer:
         taken = await self._imports.take(
             caller, header.organization, header.keyspace, read_batches(rest), dry_run=header.dry_run
         )
-        return pb.ImportKeysResponse(results=map(to_result, taken.results), revision=taken.revision)
+        # It never ends a key: where an owner has as many as the keyspace allows, the row is rejected.
+        return pb.ImportKeysResponse(
+            results=map(to_result, taken.results),
+            revision=taken.revision,
+            propagation=to_propagation(nothing_to_drop=True),
+        )
 
     async def _shown(self, key: Key) -> pb.Key:
         known = self._catalog.known(key.keyspace)
@@ -177,6 +194,7 @@ def _repeat(request: Any) -> Repeat:
     content = type(request)()
     content.CopyFrom(request)
     content.ClearField("request_id")
+    content.ClearField("no_wait")
     return Repeat(request.request_id, hashlib.sha256(_canonical(content)).digest())
 
 

@@ -7,7 +7,7 @@ from doorward_server.service.guard import Caller
 from doorward_server.service.keyspace_tests import CaseResult
 from doorward_server.service.keyspaces import Keyspaces
 from doorward_server.service.pool import Pool
-from doorward_server.wire.convert import to_keyspace
+from doorward_server.wire.convert import to_keyspace, to_propagation
 
 
 class KeyspaceServicer:
@@ -36,6 +36,7 @@ class KeyspaceServicer:
                 pb.Stranding(field=s.field, why=s.why, keys=s.keys, bindings=s.bindings) for s in applied.stranded
             ],
             tests=map(_to_result, applied.results),
+            propagation=to_propagation(nothing_to_drop=request.dry_run),
         )
 
     async def TestKeyspace(self, request: pb.TestKeyspaceRequest, caller: Caller) -> pb.TestKeyspaceResponse:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 
 import grpc
-from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from doorward_server.service.freshness import Freshness
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
@@ -22,6 +23,10 @@ class Metrics(Collector):
         self._buckets: dict[tuple[str, str], list[int]] = {}
         self._seconds: Counter[tuple[str, str]] = Counter()
         self._decisions: Counter[tuple[str, str]] = Counter()
+        self._waits: dict[str, list[int]] = {}
+        self._waited: Counter[str] = Counter()
+        self._freshness: Freshness | None = None
+        self._polls: Mapping[str, int] = {}
 
     def handled(self, method: str, code: grpc.StatusCode, seconds: float) -> None:
         """Count one finished call of `/service/method`."""
@@ -36,6 +41,16 @@ class Metrics(Collector):
     def decided(self, keyspace: str, reason: str) -> None:
         """Count one decision."""
         self._decisions[keyspace, reason] += 1
+
+    def waited(self, outcome: str, seconds: float) -> None:
+        """Count one change that was held back until it had reached everybody."""
+        buckets = self._waits.setdefault(outcome, [0] * (len(BUCKETS) + 1))
+        buckets[bisect_left(BUCKETS, seconds)] += 1
+        self._waited[outcome] += seconds  # type: ignore[assignment]  # a Counter of seconds is not of ints
+
+    def watch(self, freshness: Freshness, polls: Mapping[str, int]) -> None:
+        """Tell of *freshness*, and of *polls* by what became of them, whenever somebody asks."""
+        self._freshness, self._polls = freshness, polls
 
     def collect(self) -> Iterator[Metric]:
         """Yield what was counted, under the names that dashboards for gRPC servers know."""
@@ -55,19 +70,33 @@ class Metrics(Collector):
         for decision, count in list(self._decisions.items()):
             decisions.add_metric(decision, count)
         yield decisions
+        waits = HistogramMetricFamily(
+            "doorward_wait_seconds", "Seconds until a change had reached every cache.", labels=("outcome",)
+        )
+        for outcome, buckets in list(self._waits.items()):
+            waits.add_metric((outcome,), _cumulative(buckets), self._waited[outcome])
+        yield waits
+        if self._freshness is not None:
+            yield from _cached(self._freshness, self._polls)
 
-    def serve(self, address: str, port: int) -> tuple[int, Callable[[], None]]:
-        """Serve `/metrics` over HTTP from a thread of its own; returns the port and how to stop."""
-        registry = CollectorRegistry()
-        registry.register(self)
-        server, thread = start_http_server(port, address, registry)
 
-        def stop() -> None:
-            server.shutdown()
-            server.server_close()
-            thread.join()
+def _cached(freshness: Freshness, polls: Mapping[str, int]) -> Iterator[Metric]:
+    left = (freshness.lease.until - freshness.boot()) / 1e9
+    yield _gauge("doorward_lease_seconds", "Seconds for which answers may come from the cache; below 0: none do.", left)
+    yield _gauge("doorward_cache_entries", "Things remembered.", len(freshness.cache))
+    yield _gauge("doorward_lease_streams", "Open Lease streams.", len(freshness.clients))
+    lookups = CounterMetricFamily("doorward_cache_lookups", "Looks into the cache.", labels=("result",))
+    lookups.add_metric(("hit",), freshness.hits)
+    lookups.add_metric(("miss",), freshness.misses)
+    yield lookups
+    polled = CounterMetricFamily("doorward_polls", "Polls of the change log.", labels=("outcome",))
+    for outcome, count in list(polls.items()):
+        polled.add_metric((outcome,), count)
+    yield polled
 
-        return server.server_port, stop
+
+def _gauge(name: str, told: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, told, value)
 
 
 def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:

@@ -38,8 +38,6 @@ OPTIONS = (
     ("grpc.http2.min_ping_interval_without_data_ms", 10 * 1000),
     # Nothing but uncompressed messages: 256 KiB of zeros take a few hundred bytes to send, and a core to unpack.
     ("grpc.compression_enabled_algorithms_bitset", 1),
-    # One process, one port: a second server on it must fail at the start, not take half of the calls.
-    ("grpc.so_reuseport", 0),
 )
 """Bounds of design.md section 9. grpcio ignores names it does not know: a test looks each up in its binary."""
 
@@ -73,11 +71,17 @@ class BindFailed(Exception):
     """The address is taken, not ours, or misspelt."""
 
 
-def make_server(gate: Gate, servicers: Servicers, health_servicer: health.aio.HealthServicer) -> grpc.aio.Server:
-    """Return a server that is not yet bound or started. Belongs on a running event loop."""
+def make_server(
+    gate: Gate, servicers: Servicers, health_servicer: health.aio.HealthServicer, *, shares_port: bool = False
+) -> grpc.aio.Server:
+    """Return a server that is not yet bound or started. Belongs on a running event loop.
+
+    Unless it is one of several workers and *shares_port* with them, a second server there must fail at the start, not
+    take half of the calls.
+    """
     # Not maximum_concurrent_rpcs: grpcio gives back a place for each call that it refuses, and so refuses only half of
     # what is too much at first and soon nothing (1.78). The gate counts.
-    server = grpc.aio.server(options=OPTIONS)
+    server = grpc.aio.server(options=(*OPTIONS, ("grpc.so_reuseport", int(shares_port))))
     members = (servicers.keys, servicers.authz, servicers.directory, servicers.keyspaces)
     for servicer, service in zip(members, SERVICES, strict=True):
         handlers = gate.guarded(servicer, service)

@@ -1,0 +1,259 @@
+"""Planted bugs: wrong versions of what keeps caches fresh, put into the replicas of a run. Only the tests know them.
+
+Some mistakes show only in a narrow moment. Those come with something slow that widens it: a read, a poll, a turn of the
+log. That alone is no mistake, and `slow` shows it: a run with nothing but the slowness passes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+from doorward_server.core.freshness import Cache, Flights, Lease, Outcome, Tail, Wait
+from doorward_server.service.catalog import Catalog
+from doorward_server.service.finding import Finder
+from doorward_server.service.freshness import boot_clock
+from doorward_server.service.keys import Keys
+from doorward_server.service.waiting import Waiting
+from doorward_server.store import changes, tail
+from doorward_server.store.dialect import Sqlite
+
+DICE = Random()
+SLOW_READ, SLOWEST_READ, SLOW_POLL = 0.06, 0.4, 0.08
+"""Seconds, at most."""
+MEANWHILE = 5_000_000_000
+"""Nanoseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plant:
+    """A mistake that somebody could make."""
+
+    clause: str
+    """What it does, against design.md section 6."""
+    backends: tuple[str, ...]
+    """The stores on which it is looked for: both, or the one that it concerns."""
+    plant: Callable[[], None]
+
+
+PLANTS: dict[str, Plant] = {}
+"""By name."""
+BOTH = ("sqlite", "postgresql")
+
+
+def plant(clause: str, *backends: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Register a plant under the name of its function."""
+
+    def register(it: Callable[[], None]) -> Callable[[], None]:
+        name = it.__name__.replace("_", "-")
+        PLANTS[name] = Plant(clause, backends or BOTH, it)
+        return it
+
+    return register
+
+
+def put(where: object, name: str, wrong: object) -> None:
+    """Replace an attribute of a module or a class."""
+    assert hasattr(where, name), f"{where} has no {name}: the plant is out of date"
+    setattr(where, name, wrong)
+
+
+# --- what is slow, and no mistake -------------------------------------------------------------------------------------
+
+
+def _slow_reads(most: float = SLOW_READ) -> None:
+    right = Finder._read_key
+
+    def read_key(self: Finder, name: str, lookup: str) -> Any:
+        fill = right(self, name, lookup)
+        time.sleep(DICE.random() * most)
+        return fill
+
+    put(Finder, "_read_key", read_key)
+
+
+def _slow_polls(
+    after: Callable[[Any, Any], None] = lambda connection, poll: None, seconds: Callable[[], float] = DICE.random
+) -> None:
+    """Have polls take their time between the snapshot and what is made of it; *after* is done at once."""
+    for connection in (tail.SqliteTail, tail.PostgresqlTail):
+        right: Any = connection.poll
+
+        def poll(self: Any, *asked: Any, right: Any = right) -> Any:
+            found = right(self, *asked)
+            after(self, found)
+            time.sleep(seconds() * SLOW_POLL)
+            return found
+
+        put(connection, "poll", poll)
+
+
+@plant("nothing: reads and polls are slow, and no promise is broken by that")
+def slow() -> None:
+    _slow_reads()
+    _slow_polls()
+
+
+# --- fills ------------------------------------------------------------------------------------------------------------
+
+
+@plant("6.3: the fence is off: a fill that a change has overtaken is kept")
+def fence_off() -> None:
+    _slow_reads()
+    put(Cache, "fresh", lambda self, revision, dependencies: self._floor is not None)
+
+
+@plant("6.3: an invalidation drops entries and leaves no tombstone")
+def no_tombstone() -> None:
+    _slow_reads()
+    right = Cache._bury
+
+    def bury(self: Any, change: Any) -> None:
+        right(self, change)
+        self._tombstones.pop(change.dependency, None)
+
+    put(Cache, "_bury", bury)
+
+
+@plant("6.3: a caller is given what a read found that began before it, whatever was changed meanwhile")
+def flight_joined_by_a_later_caller() -> None:
+    _slow_reads(SLOWEST_READ)
+    put(Flights, "usable", lambda self, flight, arrived_at, now: flight.fill is not None)
+
+
+@plant("6.3: a record is joined from two revisions: the key of this one, the keyspace of whenever it was compiled")
+def parts_from_two_revisions() -> None:
+    right = Catalog.in_version
+
+    def in_version(self: Catalog, name: str, version: int | None) -> Any:
+        known = self.known(name)
+        return known[1] if known is not None else right(self, name, version)
+
+    put(Catalog, "in_version", in_version)
+
+
+# --- the lease --------------------------------------------------------------------------------------------------------
+
+
+@plant("6.2: the lease is counted from the end of the poll")
+def lease_from_the_end_of_the_poll() -> None:
+    _slow_polls(seconds=lambda: 2.0)  # so that a replica that is stopped is mostly stopped there
+    right = Lease.extend
+    put(Lease, "extend", lambda self, started_at, *durations: right(self, boot_clock(), *durations))
+
+
+@plant("6.2: the lease never ends")
+def lease_for_ever() -> None:
+    put(Lease, "extend", lambda self, started_at, lasting, stale: setattr(self, "until", 1 << 62))
+
+
+@plant("6.5: a replica whose row is condemned or gone goes on as before")
+def goes_on_without_its_row() -> None:
+    _slow_polls()
+    right = Tail._problem
+    put(Tail, "_problem", lambda self, poll: right(self, replace(poll, registered=True)))
+
+
+# --- the log ----------------------------------------------------------------------------------------------------------
+
+
+@plant("6.1: one table has no trigger, and the check at the start does not know")
+def trigger_missing() -> None:
+    put(changes, "ENTRIES", {table: it for table, it in changes.ENTRIES.items() if table != "membership"})
+
+
+@plant("6.1: a change of a group names the group, and not its member")
+def group_change_names_only_the_group() -> None:
+    wrong = changes.Entry("'PRINCIPAL'", "{row}.organization", "{row}.group_id")
+    put(changes, "ENTRIES", changes.ENTRIES | {"membership": (wrong,)})
+
+
+@plant("6.2: data_version is read on a connection that this process writes on, too", "sqlite")
+def data_version_on_a_pooled_connection() -> None:
+    tails: list[Any] = []
+    opened, committed = tail.SqliteTail.__init__, Sqlite.commit
+
+    def open_tail(self: Any, *with_what: Any) -> None:
+        opened(self, *with_what)
+        self._version_of_mine = threading.Event()
+        tails.append(self)
+
+    def commit(self: Sqlite) -> int:
+        revision = committed(self)
+        for it in tails:
+            it._version_of_mine.set()
+        return revision
+
+    polled = tail.SqliteTail.poll
+
+    def poll(self: Any, *asked: Any) -> Any:
+        # A connection does not see its own commits in data_version.
+        if self._version_of_mine.is_set() and self._seen is not None:
+            self._version_of_mine.clear()
+            ((self._version,),) = self._rows("PRAGMA data_version")
+        return polled(self, *asked)
+
+    put(tail.SqliteTail, "__init__", open_tail)
+    put(tail.SqliteTail, "poll", poll)
+    put(Sqlite, "commit", commit)
+
+
+# --- waiting ----------------------------------------------------------------------------------------------------------
+
+
+@plant("6.5: what a poll found is acknowledged before it is applied")
+def acknowledged_before_applied() -> None:
+    def acknowledge(connection: Any, poll: Any) -> None:
+        if poll.registered:
+            connection.acknowledge(poll.replica, poll.head)
+
+    _slow_polls(acknowledge)
+
+
+@plant("6.5: the registry was read before the commit: who registered meanwhile is not waited for")
+def registry_read_before_the_commit() -> None:
+    _slow_polls()
+    right = Waiting._read
+    seen: dict[str, int] = {}
+
+    def read(self: Any, registry: bool) -> Any:
+        rows, acknowledged = right(self, registry)
+        now = boot_clock()
+        before = now - MEANWHILE if seen else 0
+        for row in rows:
+            seen.setdefault(row.id, now if before else 0)
+        own = self._membership.id
+        return [row for row in rows if row.id == own or seen[row.id] <= before], acknowledged
+
+    put(Waiting, "_read", read)
+
+
+@plant("6.5: a change that finds nothing to change returns at once")
+def early_return_of_a_revoke_without_change() -> None:
+    _slow_polls()
+    right = Keys.revoke
+
+    def revoke(self: Any, *asked: Any) -> Any:
+        began = self._clock()
+        written = right(self, *asked)
+        return replace(written, revision=0) if (written.value.revoked_at or 0) < began else written
+
+    put(Keys, "revoke", revoke)
+
+
+@plant("6.5: a change does not wait until old leases have run out")
+def gives_up_early() -> None:
+    right = Wait.outcome
+    put(Wait, "outcome", lambda self, acknowledged, now: right(self, acknowledged, now + 900_000_000))
+
+
+@plant("6.5: changes wait for nobody")
+def waiting_off() -> None:
+    async def wait(self: Waiting, revision: int) -> Outcome:
+        return Outcome.ACKNOWLEDGED
+
+    put(Waiting, "wait", wait)
