@@ -52,7 +52,7 @@ _STREAMS = frozenset(
 # begins with nothing, which its holder must know.
 _NOT_REPEATABLE = frozenset(
     f"{verb}{noun}" for noun in ("Organization", "Principal", "Group", "Binding") for verb in ("Create", "Delete")
-) | {"BatchRevokeKeys", "DeleteKey", "ImportKeys", "Lease"}
+) | {"BatchRevokeKeys", "DeleteKey", "DeleteResource", "ImportKeys", "Lease"}
 
 SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],

@@ -23,19 +23,23 @@ CALLERS, DATABASE = "callers", "database"
 
 
 class Faults:
-    """Strikes until told to stop. `counts` says how often what was done."""
+    """Strikes until told to stop; *only* with some kinds, if given. `counts` says how often what was done."""
 
-    def __init__(self, replicas: Sequence[Replica], database: Database, proxy: Program, seed: int) -> None:
+    def __init__(
+        self, replicas: Sequence[Replica], database: Database, proxy: Program, seed: int, only: Sequence[str] = ()
+    ) -> None:
         self.counts: Counter[str] = Counter()
         self.failed: list[str] = []
         self._replicas = replicas
         self._database = database
         self._proxy = proxy
         self._dice = random.Random(seed)
+        self._only = only
         self._deck: list[tuple[str, Fault]] = []
         self._dealing = threading.Lock()
         self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._strike, daemon=True) for _ in range(LANES)]
+        lanes = 1 if only else LANES
+        self._threads = [threading.Thread(target=self._strike, daemon=True) for _ in range(lanes)]
 
     def start(self) -> None:
         """Begin."""
@@ -64,7 +68,7 @@ class Faults:
     def _deal(self) -> tuple[str, Fault, Replica]:
         with self._dealing:
             if not self._deck:
-                self._deck = list(self._kinds().items())
+                self._deck = [it for it in self._kinds().items() if not self._only or it[0] in self._only]
                 self._dice.shuffle(self._deck)
             name, fault = self._deck.pop()
             while True:

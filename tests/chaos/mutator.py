@@ -21,12 +21,16 @@ from tests.chaos.history import DEFAULT, FRESH, Credential, Recorder, boottime
 from tests.chaos.plot import Action, Plot
 from tests.store import hands
 
-PATIENCE = 4.0
+PATIENCE = 3.0
 """Seconds for a call that is meant to succeed."""
+AVOIDED = 2.0
+"""Seconds for which nothing is asked of a replica that did not answer: most changes should be made, and soon."""
 GIVE_UP = 30.0
 """Seconds after which a change that keeps failing is left alone, with everything that belongs to it."""
 UNKNOWN = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "UNKNOWN", "INTERNAL"}
 """Errors after which a change may have been made, or may still be made."""
+LOOK = 4.0
+"""Seconds for which an answer is waited for, in the background."""
 OK, LOST, REFUSED = "ok", "lost", "refused"
 
 
@@ -44,6 +48,8 @@ class Mutator:
         self._pace: float = told["pace"]
         self._fresh: bool = told["fresh"]
         self._revision = 0
+        self._avoided: dict[Api, float] = {}
+        self._looking: list[tuple[str, str, int, Any, list[int], str]] = []
         self._plots = 0
         self.stopping = threading.Event()
         self.counts: Counter[str] = Counter()
@@ -63,8 +69,10 @@ class Mutator:
                 self.stopping.wait(0.2)
                 continue
             self._perform(self._plot.next())
+            self._gather()
             tell(changed=self.counts["changed"])
             self.stopping.wait(self._dice.random() * self._pace)
+        self._gather()
         self._recorder.close()
         tell(counts=self.counts)
 
@@ -85,12 +93,16 @@ class Mutator:
         tell(credential=credential.id, text=text, keyspace=keyspace)
 
     def _call(self, service: str, rpc: str, request: Any) -> Any:
-        """Make a call that only adds, whatever it takes. Raises grpc.RpcError."""
+        """Make a call that only adds to what nobody knows yet, whatever it takes. Raises grpc.RpcError."""
+        if "no_wait" in request.DESCRIPTOR.fields_by_name:
+            request.no_wait = True  # what is asked about these is read after the keys are made, which come last
         give_up, lost = time.monotonic() + GIVE_UP, False
         while True:
+            api = self._anyone()
             try:
-                response = self._anyone().call(service, rpc, request, PATIENCE)
+                response = api.call(service, rpc, request, PATIENCE)
             except grpc.RpcError as error:
+                self._avoid(api)
                 code = error.code().name
                 if lost and code == "ALREADY_EXISTS":
                     return None
@@ -101,7 +113,12 @@ class Mutator:
                 return None if lost else response
 
     def _anyone(self) -> Api:
-        return self._dice.choice(self._near + self._far)
+        everybody = self._near + self._far
+        now = time.monotonic()
+        return self._dice.choice([it for it in everybody if self._avoided.get(it, 0) < now] or everybody)
+
+    def _avoid(self, api: Api) -> None:
+        self._avoided[api] = time.monotonic() + AVOIDED
 
     # --- a change -----------------------------------------------------------------------------------------------------
 
@@ -113,12 +130,12 @@ class Mutator:
             return
         manner = self._dice.random()
         waits = action.again and "no_wait" in action.request.DESCRIPTOR.fields_by_name
-        if manner < 0.2 and action.for_good:
+        if manner < 0.25 and action.for_good:
             self.counts["in a hurry"] += 1
             if self._attempt(action, self._dice.uniform(0.004, 0.08)) == OK:
                 self._look(about, 0)
                 return
-        elif manner < 0.3 and waits:
+        elif manner < (0.5 if action.for_good else 0.2) and waits:
             self.counts["without waiting"] += 1
             if self._attempt(action, PATIENCE, wait=False) == OK:
                 if self._fresh:
@@ -158,12 +175,14 @@ class Mutator:
             request = type(request)()
             request.CopyFrom(action.request)
             request.no_wait = True
-        start = boottime()
+        api, start = self._anyone(), boottime()
         try:
-            response = self._anyone().call(action.service, action.rpc, request, timeout)
+            response = api.call(action.service, action.rpc, request, timeout)
         except grpc.RpcError as error:
             code = error.code().name
             if code in UNKNOWN:
+                if timeout >= 1:
+                    self._avoid(api)
                 self._record(action, start, None, wait)
                 return LOST
             self.counts[f"refused: {action.kind}: {code}"] += 1
@@ -214,18 +233,24 @@ class Mutator:
     # --- looking ------------------------------------------------------------------------------------------------------
 
     def _look(self, about: list[str], revision: int) -> None:
-        """Ask every replica at once, as soon as the change has returned."""
-        asked = []
+        """Ask every replica as soon as the change has returned. Who is stopped answers when it wakes: see `_gather`."""
+        consistency = FRESH if revision else DEFAULT
         for id in about:
-            consistency = FRESH if revision else DEFAULT
             request = question(self._plot.texts[id], self._plot.name, consistency, revision)
             for api in self._near:
                 ended: list[int] = []
                 start = boottime()
-                answer = api.begin("authz", "Authorize", request, 2.0)
+                answer = api.begin("authz", "Authorize", request, LOOK)
                 answer.add_done_callback(lambda _, ended=ended: ended.append(boottime()))
-                asked.append((id, api.place, start, answer, ended, consistency))
-        for id, place, start, answer, ended, consistency in asked:
+                self._looking.append((id, api.place, start, answer, ended, consistency))
+
+    def _gather(self) -> None:
+        """Write down what has been answered."""
+        looking, self._looking = self._looking, []
+        for id, place, start, answer, ended, consistency in looking:
+            if not ended and not self.stopping.is_set():
+                self._looking.append((id, place, start, answer, ended, consistency))
+                continue
             try:
                 said = answer.result()
             except grpc.RpcError:

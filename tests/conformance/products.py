@@ -13,6 +13,7 @@ Questions are asked with the key of a backend (role `impersonator`), explanation
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from doorward import (
     HttpRequest,
     Identity,
     IssuedKey,
+    Key,
     KeyBinding,
     Organization,
     Principal,
@@ -227,6 +229,16 @@ class Customer:
         return (client or self.root).create_key(
             name=name, owner=owner, scopes=scopes, bindings=bindings, ceiling=ceiling, **self._here, **settings
         )
+
+    def used(self, key: IssuedKey, since: datetime) -> Key:
+        """Read a key once its use at *since*, or a later one, is written: uses are, about once a second."""
+        end = time.monotonic() + TIMEOUT
+        while time.monotonic() < end:
+            read = self.root.get_key(key.key.id, organization=self.id)
+            if read.last_used_at is not None and read.last_used_at >= since:
+                return read
+            time.sleep(0.02)
+        raise AssertionError("the use was not written")
 
     def member(self, principal: str, *roles: str) -> Client:
         """A client that calls Doorward as *principal*, which holds *roles* there (default: member)."""

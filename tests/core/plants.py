@@ -19,6 +19,7 @@ from doorward_server.core import (
     keytext,
     model,
     policy,
+    rails,
     reasons,
     roles,
     selectors,
@@ -351,6 +352,12 @@ def final_star_is_none_or_more() -> None:
 def one_segment_covers_many() -> None:
     right = policy.Pattern.covers
     put(policy.Pattern, "covers", lambda self, other: right(self, other) or self.matches((*other.head, "*")))
+
+
+@noticed_by("test_rails_selective.py::test_none_that_are_named_is_refused")
+def none_chosen_is_all_of_them() -> None:
+    right = rails._is_chosen
+    put(rails, "_is_chosen", lambda pattern: pattern == "*" or right(pattern))
 
 
 # --- key text and possession ------------------------------------------------------------------------------------------

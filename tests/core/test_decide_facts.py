@@ -6,6 +6,7 @@ import dataclasses
 from collections import Counter
 from random import Random
 
+import pytest
 from hypothesis import given
 
 from doorward_server.core import facts as known
@@ -16,6 +17,9 @@ from doorward_server.core.policy import Effect, Look, Unknown
 from doorward_server.core.reasons import Reason
 from tests.core import translated, worlds
 from tests.core.worlds import NOW
+
+pytestmark = pytest.mark.timeout(900)
+"""Seconds: many examples, on machines that may be slow."""
 
 
 def test_a_repeatable_answer_is_the_same_whatever_else_is_said() -> None:

@@ -8,12 +8,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from random import Random
 
+import pytest
 from hypothesis import given
 
 from doorward_server.core.decide import Decision, decide
 from doorward_server.core.reasons import Reason
 from tests.core import translated, worlds
 from tests.core.worlds import NOW, Question, World
+
+pytestmark = pytest.mark.timeout(900)
+"""Seconds: many examples, on machines that may be slow."""
 
 QUESTIONS = 8
 FOREVER = {"group": False, "keyspace": "ks", "not_before": None, "expires_at": None, "condition": ""}

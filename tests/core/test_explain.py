@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from random import Random
 
+import pytest
 from hypothesis import given
 
 from doorward_server.core.decide import decide
@@ -12,6 +13,9 @@ from doorward_server.core.explain import Considered, Outcome, StepName, explain
 from doorward_server.core.policy import Effect
 from doorward_server.core.reasons import Reason
 from tests.core import oracle, translated, worlds
+
+pytestmark = pytest.mark.timeout(900)
+"""Seconds: many examples, on machines that may be slow."""
 
 UNKNOWN = (Outcome.CONDITION_MISSING, Outcome.CONDITION_BROKEN)
 

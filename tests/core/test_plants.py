@@ -14,6 +14,9 @@ import pytest
 
 from tests.core.plants import PLANTS
 
+pytestmark = pytest.mark.timeout(900)
+"""Seconds: many examples, on machines that may be slow."""
+
 ROOT = Path(__file__).parents[2]
 HURRIED = "10"
 """Percent of the examples: enough to notice each, and for the right core to pass."""

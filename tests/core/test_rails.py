@@ -332,7 +332,7 @@ def test_a_file_that_says_everything() -> None:
         "scopes: {min: 1, max: 2, environments: {test: [read]}}",
         "expiry: {need: required, default: 90d, maximum: 1y, allowed: [12h, 90d, 1y], custom: false}",
         "active_per_owner: {maximum: 3, on_exceed: revoke_oldest}",
-        "rotation: {every: 90d, types: {ci: 30d}}",
+        "rotation: {every: 90d, types: {ci: 30d}, overlap: false}",
         'api_version: "2026-02-01"',
     ) == Rails(
         owner=Need.REQUIRED,
@@ -353,6 +353,7 @@ def test_a_file_that_says_everything() -> None:
         on_exceed=Exceed.REVOKE_OLDEST,
         rotate_every=90 * DAY,
         rotate_every_by_type={"ci": 30 * DAY},
+        overlap=False,
         api_version="2026-02-01",
     )
 

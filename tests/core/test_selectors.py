@@ -14,6 +14,9 @@ from doorward_server.core.selectors import Selector, accessible, allowed_actions
 from tests.core import oracle, translated, worlds
 from tests.core.worlds import NOW, Question, World
 
+pytestmark = pytest.mark.timeout(900)
+"""Seconds: many examples, on machines that may be slow."""
+
 PLACES = [f"{type}{rest}" for type in worlds.TYPES for rest in ("", "/a", "/b", "/c", "/a/b", "/b/c")]
 
 

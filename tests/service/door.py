@@ -76,9 +76,10 @@ class Door:
         """Whoever holds *key*; by default, root."""
         return self.run(self.app.authorizer.authenticate([("authorization", f"Bearer {key or self.root}")], None))
 
-    def apply(self, source: str) -> None:
-        """Make a keyspace."""
-        self.run(self.keyspaces.ApplyKeyspace(keyspaces_pb2.ApplyKeyspaceRequest(source=source), self.caller()))
+    def apply(self, source: str, *, force: bool = False) -> None:
+        """Make a keyspace, or change it: with *force* also where that strands keys."""
+        request = keyspaces_pb2.ApplyKeyspaceRequest(source=source, force=force)
+        self.run(self.keyspaces.ApplyKeyspace(request, self.caller()))
 
     def organization(self, word: str = "acme", *principals: str) -> str:
         """Make an organization with some principals, and return its id."""

@@ -46,7 +46,7 @@ class Shop:
         """Give the keyspace these guard rails, and no others."""
         others = [f"{name}: {value}" for name, value in {"prefix": "sh", **top}.items()]
         keys = ["keys:", *(f"  {line}" for line in lines)] if lines else []
-        self.door.apply(keyspace("shop", *others, *keys))
+        self.door.apply(keyspace("shop", *others, *keys), force=True)
 
     def make(self, **settings: Any) -> keys_pb2.CreateKeyResponse:
         return self.door.create(self.organization, "shop", **settings)
@@ -57,8 +57,8 @@ class Shop:
         request = keys_pb2.UpdateKeyRequest(key=key, update_mask=mask, expiry=expiry)
         return self.door.run(self.door.keys.UpdateKey(request, self.door.caller()))
 
-    def rotate(self, id: str) -> keys_pb2.RotateKeyResponse:
-        request = keys_pb2.RotateKeyRequest(organization=self.organization, id=id)
+    def rotate(self, id: str, grace: int = 0) -> keys_pb2.RotateKeyResponse:
+        request = keys_pb2.RotateKeyRequest(organization=self.organization, id=id, grace=Duration(seconds=grace))
         return self.door.run(self.door.keys.RotateKey(request, self.door.caller()))
 
     def revoke(self, id: str, by: Caller) -> None:
@@ -145,6 +145,16 @@ def test_a_rail_binds_what_is_done_afterwards(shop: Shop) -> None:
     assert at_fault(InvalidField, lambda: shop.rotate(made.key.id)) == "scopes"
     shop.update(made.key.id, scopes=["reader"])
     assert shop.rotate(made.key.id).secret
+
+
+def test_where_texts_must_not_overlap_no_rotation_has_a_grace(shop: Shop) -> None:
+    made = shop.make()
+    overlapping = shop.rotate(made.key.id, grace=DAYS).secret
+    shop.rails("rotation: {overlap: false}")
+    assert at_fault(InvalidField, lambda: shop.rotate(made.key.id, grace=1)) == "grace"
+    assert shop.door.verdict("shop", made.secret) == "ALLOWED"  # a rail binds what is done afterwards
+    assert shop.rotate(made.key.id).secret
+    assert shop.door.verdict("shop", made.secret) == shop.door.verdict("shop", overlapping) == "SECRET_SUPERSEDED"
 
 
 def test_the_maximum_counts_from_when_an_expiry_is_set(shop: Shop) -> None:

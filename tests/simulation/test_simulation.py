@@ -22,6 +22,7 @@ SEEDS = int(os.environ.get("DOORWARD_SEEDS", "2000"))
 SEED = int(os.environ.get("DOORWARD_SEED", "0"))
 PLANT = os.environ.get("DOORWARD_PLANT", "")
 CHUNKS = 8
+pytestmark = pytest.mark.timeout(1200)
 
 ENOUGH = {
     "checked": 100,
@@ -75,13 +76,12 @@ def summary(world: World) -> str:
     return f"{sorted(world.counts.items())} {world.scheduler.events} {world.scheduler.random.random()}"
 
 
-@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_nobody_is_answered_from_before_what_was_promised(chunk: int) -> None:
     each = -(-SEEDS // CHUNKS)
     counts, window = run(range(chunk * each, (chunk + 1) * each))
     print(f"{each} seeds, {counts['checked']} answers checked, largest window {window / 1e9:.3f} s: {dict(counts)}")
-    if each >= 50:
+    if each >= 200:  # fewer are too few for what is rare
         assert not lacking(counts, each)
 
 
@@ -125,7 +125,7 @@ def test_a_seed_is_the_same_run_in_every_process() -> None:
             capture_output=True,
             text=True,
             check=True,
-            timeout=100,
+            timeout=600,
         ).stdout
         for seed in ("1", "2")
     }

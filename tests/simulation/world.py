@@ -90,6 +90,7 @@ class World:
         self.largest_window = 0
         self.store = parts.store(scheduler)
         self.replicas = [Replica(self, f"replica-{number}") for number in range(random.choice((1, 2, 3, 3)))]
+        self._to_come = random.choice((0, 2))
         self.clients = [Client(self, f"client-{number}", number > 0) for number in range(random.choice((2, 3)))]
 
     # --- what its inhabitants ask of it -------------------------------------------------------------------------------
@@ -146,6 +147,7 @@ class World:
         for client in self.clients:
             key = self.scheduler.random.choice(keys)
             client.later(0, partial(client.authorize, key))
+        self._ask(self.replicas[-1], key)
 
     def check(self, key: str, value: Value, asked: Asked, stale: int = 0) -> None:
         """Raise Violation unless *value* is what *key* was in one state that is new enough."""
@@ -199,7 +201,7 @@ class World:
             self._until_calm(25 * MS, partial(ask, client))
 
     def _mutate(self) -> None:
-        random = self.scheduler.random
+        scheduler, random = self.scheduler, self.scheduler.random
 
         def mutate() -> None:
             row = random.choice(ALL_ROWS)
@@ -209,11 +211,22 @@ class World:
             delete = row[0] == "KEY" and self.scheduler.chance(0.3)
             unless = self.store.now.rows.get(row) if self.scheduler.chance(0.4) else None
             wait = self.scheduler.chance(0.8)
+            if self.scheduler.chance(0.2):
+                scheduler.after(scheduler.between(0, self.slow_writes), self._join)
             for _ in range(1 if unless is None else 2):  # the second one finds nothing to change
                 replica = self.any_replica()
                 replica.later(self.delay(), partial(replica.mutate, row, delete, wait, unless))
 
         self._until_calm(random.choice((100, 300)) * MS, mutate)
+
+    def _join(self) -> None:
+        """Start one replica more: most telling while somebody's transaction is open."""
+        if self._to_come:
+            self._to_come -= 1
+            replica = Replica(self, f"late-replica-{self._to_come}")
+            self.replicas.append(replica)
+            for key in (*KEYS, *KEYS):
+                self.scheduler.after(self.scheduler.between(10 * MS, SECOND // 2), partial(self._ask, replica, key))
 
     def _type_sql(self, row: Row) -> None:
         if not self.store.down:
@@ -347,11 +360,11 @@ class World:
             idle = {it: hits for it, hits in idle.items() if it.hits <= hits}
         self.counts[acknowledged] += before
 
-    def _ask(self, process: Replica | Client) -> None:
+    def _ask(self, process: Replica | Client, key: str = "acme-0") -> None:
         if isinstance(process, Client):
-            process.later(0, lambda: process.authorize("acme-0"))
+            process.later(0, partial(process.authorize, key))
         else:
-            self.clients[0].authorize("acme-0", process)
+            self.clients[0].later(0, partial(self.clients[0].authorize, key, process))
 
 
 def simulate(seed: int, parts: Parts | None = None) -> World:

@@ -286,7 +286,9 @@ CASES: dict[str, tuple[str, Make, str, str]] = {
     ),
     "a test that makes no sense": (
         "TestKeyspace",
-        lambda _: keyspaces.TestKeyspaceRequest(source=AIIA + "tests: [{name: x, ask: {action: a:b}, expect: ALLOW}]"),
+        lambda _: keyspaces.TestKeyspaceRequest(
+            source=AIIA.partition("\ntests:")[0] + "\ntests: [{name: x, ask: {action: a:b}, expect: ALLOW}]"
+        ),
         "KEYSPACE_INVALID", "tests[0].ask",
     ),
     "keyspace's old etag": ("ApplyKeyspace", keyspace(AIIA, etag="77"), "ETAG_MISMATCH", ""),

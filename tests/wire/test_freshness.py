@@ -35,7 +35,7 @@ from tests.wire.replicas import (
 from tests.wire.serving import Held, Server, refused, unique
 from tests.wire.tenants import Tenant, never_made, new_tenant
 
-READS = {"Authorize", "BatchAuthorize", "Introspect", "Lease", "RevealKey"}
+READS = {"Authorize", "BatchAuthorize", "ExplainAuthorization", "Introspect", "Lease", "RevealKey", "TestKeyspace"}
 """And all whose names begin with Get or List."""
 
 

@@ -989,7 +989,7 @@ class RotateKeyRequest(_message.Message):
     """Return once it is committed; see Propagation."""
     @_builtins.property
     def grace(self) -> _duration_pb2.Duration:
-        """How long older secrets go on working, at most 90 days. Absent: not at all."""
+        """How long older secrets go on working, at most 90 days. Absent: not at all. Some keyspaces allow none."""
 
     def __init__(
         self,

@@ -39,7 +39,7 @@ The document is what the YAML file says, as plain mappings and lists:
         allowed: [30d, 90d, 1y]       # the only spans
         custom: false                 # may it also be an instant or a date? default: true
       active_per_owner: {maximum: 1, on_exceed: revoke_oldest}   # or reject (default)
-      rotation: {every: 90d, types: {ci: 30d}}                   # when Key.rotate_by is, by type
+      rotation: {every: 90d, types: {ci: 30d}, overlap: false}   # when Key.rotate_by is, by type; may texts overlap
       api_version: "2026-02-01"       # pinned to each key when it is made
     types:                            # resource types and their verbs; required
       findings: [read, create]

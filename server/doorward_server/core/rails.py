@@ -77,6 +77,8 @@ class Rails:
     """By environment: the type of keys that are made without one."""
     rotate_every: int | None = None
     rotate_every_by_type: Mapping[str, int] = field(default_factory=dict)
+    overlap: bool = True
+    """Whether a rotation may let the older secrets go on working for a grace."""
     api_version: str = ""
     """Pinned to a key when it is made."""
 
@@ -122,6 +124,12 @@ def check_rotated(rails: Rails, key: Key) -> None:
     _check_type(rails, key)
     _check_scopes(rails, key)
     _check_expiry(rails, key)
+
+
+def check_grace(rails: Rails, grace: int) -> None:
+    """Refuse a *grace* (microseconds) for older secrets where a new one ends them at once. Raises InvalidField."""
+    if grace and not rails.overlap:
+        raise InvalidField("grace", "must be 0: in this keyspace a new secret ends the older ones at once")
 
 
 def _check_name(rails: Rails, key: Key) -> None:
@@ -175,9 +183,7 @@ def _check_chosen(rails: Rails, key: Key) -> None:
             raise InvalidField("scopes", f"{scope!r} takes a binding that names its resources")
     for binding in key.bindings:
         if binding.role in rails.selective and not all(map(_is_chosen, binding.resources or ("*",))):
-            raise InvalidField(
-                "bindings", f"{binding.role!r} takes resources that are named one by one: no '*' as an id"
-            )
+            raise InvalidField("bindings", f"{binding.role!r} takes resources named one by one, without '*' as an id")
 
 
 def _is_chosen(pattern: str) -> bool:

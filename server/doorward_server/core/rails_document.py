@@ -42,6 +42,7 @@ def compile_rails(document: Document) -> Rails:
         rotate_every_by_type={
             type: span(f"keys.rotation.types.{type}", text) for type, text in (rotation.get("types") or {}).items()
         },
+        overlap=rotation.get("overlap", True),
         api_version=version and matching("keys.api_version", version, API_VERSION),
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from doorward_server.core.errors import EtagMismatch, GrantForbidden, NotFound
 from doorward_server.core.fields import check_id, check_text
+from doorward_server.core.formats import Format
 from doorward_server.core.keytext import SecretText
 from doorward_server.core.model import Actor, Ceiling, Event, Instant, Key, KeyFilter, Quotas, Replay, Secret
 from doorward_server.core.policy import EVERYTHING, Keyspace, Pattern
@@ -18,6 +19,7 @@ from doorward_server.core.rails import (
     Unwise,
     check_changed,
     check_ended_by,
+    check_grace,
     check_made,
     check_made_by,
     check_rotated,
@@ -170,15 +172,19 @@ class Keys:
         return self._store.update_key(key.organization, id, change, limit=limit, quotas=self._quotas)
 
     def rotate(self, caller: Caller, organization: str, id: str, grace: int, repeat: Repeat) -> Issued:
-        """Add a secret; older ones end within *grace* (µs). Raises KeyIsRevoked, KeyIsExpired, QuotaExceeded."""
+        """Add a secret; older ones end within *grace* (µs).
+
+        Raises KeyIsRevoked, KeyIsExpired, QuotaExceeded, InvalidField (grace).
+        """
         key, actor = self.load(caller, "keys:rotate", organization, id)
         now = self._clock()
         keyspace = self._catalog.get(key.keyspace)
         if keyspace.name == DOORWARD:
             self.check_grants(caller, key, keyspace, now)
+        check_grace(keyspace.rails, grace)
         replay = _replay(caller, "RotateKey", repeat, now)
         while True:
-            stored, text = self._mint.secret(keyspace, key, now)
+            stored, text = self._mint.secret(keyspace, key, now, self._told_roles(keyspace, key))
 
             def change(current: Key, stored: Secret = stored) -> tuple[Key, Event]:
                 changed = current.rotate(stored, now, grace)
@@ -257,8 +263,17 @@ class Keys:
     def _first(self, new: NewKey, keyspace: Keyspace, now: Instant) -> tuple[Key, SecretText]:
         key = draft(new, keyspace, now, self._random)
         check_made(keyspace.rails, key, now, span_of(said_expiry(new, keyspace.rails)))
-        stored, text = self._mint.secret(keyspace, key, now)
+        stored, text = self._mint.secret(keyspace, key, now, self._told_roles(keyspace, key))
         return replace(key, secrets=(stored,)), text
+
+    def _told_roles(self, keyspace: Keyspace, key: Key) -> set[str]:
+        """Return the roles that the text of a new secret may tell: the key's own, or those that its owner has now."""
+        if keyspace.format is not Format.JWT:
+            return set()
+        if key.ceiling is Ceiling.LIST:
+            return {*key.scopes, *(binding.role for binding in key.bindings)}
+        held = self._store.list_held_bindings(key.organization, key.owner or "")
+        return {binding.role for binding in held if binding.keyspace == keyspace.name}
 
     def check_grants(self, caller: Caller, key: Key, keyspace: Keyspace, now: Instant) -> None:
         """Raise GrantForbidden if handing out *key* would hand out what the caller can neither do nor grant."""

@@ -111,6 +111,8 @@ class ActivePerOwner(Shape):
 class Rotation(Shape):
     every: Span | None = None
     types: Annotated[dict[str, Span], Field(max_length=100)] = {}
+    overlap: bool = True
+    """May older secrets go on working for a grace; false: a new one ends them at once."""
 
 
 class Keys(Shape):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Collection
 from hashlib import sha256
 
 import bcrypt
@@ -26,6 +27,8 @@ from doorward_server.service.peppers import Keyring
 PENDING = Verifier("bcrypt-sha256", 0, b"")
 """Stands for a slow verifier that is not made yet; never stored."""
 _NONCE_BYTES = 12
+_ROLES_LENGTH = 900
+"""Of the roles in a JWT, as JSON: with the longest ids its payload stays below what `formats` recognizes."""
 
 
 class Mint:
@@ -36,9 +39,11 @@ class Mint:
         self._random = random
         self._cost = bcrypt_cost
 
-    def secret(self, keyspace: Keyspace, key: Key, now: Instant) -> tuple[Secret, SecretText]:
-        """Make a secret for *key*. Takes up to a second of CPU where the keyspace demands an adaptive hash."""
-        text, lookup = self._text(keyspace, key, now)
+    def secret(
+        self, keyspace: Keyspace, key: Key, now: Instant, roles: Collection[str] = ()
+    ) -> tuple[Secret, SecretText]:
+        """Make a secret for *key*; a JWT tells *roles*. Takes up to a second of CPU where the hash is adaptive."""
+        text, lookup = self._text(keyspace, key, now, roles)
         verifier = self.slow_verifier(text) if keyspace.adaptive else self._keyring.current.peppers.verifier(text)
         return self._kept(keyspace, key, text, lookup, verifier, text.reveal()[-4:], now), text
 
@@ -60,25 +65,26 @@ class Mint:
         sealed = self._sealed(key, id, text) if keyspace.recoverable else None
         return Secret(id, lookup, verifier, last4, at, sealed=sealed)
 
-    def _text(self, keyspace: Keyspace, key: Key, now: Instant) -> tuple[SecretText, str]:
+    def _text(self, keyspace: Keyspace, key: Key, now: Instant, roles: Collection[str]) -> tuple[SecretText, str]:
         if keyspace.format is Format.OPAQUE:
             made = mint(keyspace.prefix, key.environment, self._random(ENTROPY_BYTES))
             return made.secret, made.lookup
-        text = mint_uuid(self._random(16)) if keyspace.format is Format.UUID else self._signed(keyspace, key, now)
+        uuid = keyspace.format is Format.UUID
+        text = mint_uuid(self._random(16)) if uuid else self._signed(keyspace, key, now, roles)
         return text, lookup_of(self._keyring.current.lookup, text.reveal())
 
     def slow_verifier(self, text: SecretText) -> Verifier:
         """Return what to keep of a text that a fast hash would not protect. Takes up to a second of CPU."""
         return Verifier("bcrypt-sha256", 0, bcrypt.hashpw(prehashed(text), bcrypt.gensalt(self._cost)))
 
-    def _signed(self, keyspace: Keyspace, key: Key, now: Instant) -> SecretText:
+    def _signed(self, keyspace: Keyspace, key: Key, now: Instant, roles: Collection[str]) -> SecretText:
         # `sid` makes two secrets of one key, made in the same second, two texts.
         claims = {
             "sub": key.owner or key.id,
             "organization": key.organization,
             "jti": key.id,
             "iat": now // SECOND,
-            "roles": sorted({*key.scopes, *(binding.role for binding in key.bindings)}),
+            "roles": _told(roles),
             "sid": self._random(16).hex(),
         }
         version = self._keyring.current.signing.active
@@ -119,6 +125,14 @@ class Mint:
 def prehashed(text: SecretText) -> bytes:
     """Return what bcrypt-sha256 hashes: 44 characters whatever the text, since bcrypt stops at 72 bytes."""
     return base64.b64encode(sha256(text.reveal().encode("utf-8", "surrogatepass")).digest())
+
+
+def _told(roles: Collection[str]) -> list[str]:
+    """Return as many *roles*, sorted, as leave a JWT short enough to be recognized and to travel in a header."""
+    told = sorted(set(roles))
+    while len(json.dumps(told)) > _ROLES_LENGTH:
+        told.pop()
+    return told
 
 
 def _bound_to(key: Key, secret: str) -> bytes:
