@@ -19,7 +19,7 @@ from tests.chaos.history import DEFAULT, FULL, Recorder, boottime
 
 TIMEOUTS = (0.5, 0.5, 0.5, 0.5, 4.0)
 """Seconds. Most do not wait for a replica that is stopped; some do, so that it has something to answer afterwards."""
-REMEMBERED = 60
+REMEMBERED = 30
 """Texts that it goes on asking about after they were retired, so that nothing rises from the dead unseen."""
 ONCE_A_SECOND = 1.0
 

@@ -11,7 +11,7 @@ from tests.store import hands
 def main(url: str, seconds: str) -> None:
     """Take the one write lock, keep it, and change nothing."""
     with hands.at(url) as hand:
-        hand.run("PRAGMA busy_timeout = 5000")
+        hand.run("PRAGMA busy_timeout = 50000")
         hand.run("BEGIN IMMEDIATE")
         time.sleep(float(seconds))
         hand.run("ROLLBACK")

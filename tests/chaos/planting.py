@@ -33,25 +33,27 @@ class Noticed:
     violations: int
     false_allows: int
     example: str
+    problems: tuple[str, ...]
+    """What went wrong with the runs themselves."""
 
     @property
     def as_it_should(self) -> bool:
         """Whether a bug was noticed, or none was where there is none."""
-        return bool(self.violations) == (self.plant != HARMLESS)
+        return bool(self.violations) == (self.plant != HARMLESS) and not self.problems
 
 
 def look_for(plant: str, backend: str, rounds: Iterable[float] = ROUNDS) -> Noticed:
     """Plant a bug, and see whether the checker notices."""
-    seconds = 0.0
+    seconds, problems = 0.0, list[str]()
     for number, length in enumerate(rounds):
         report = run(backend, Settings(length, 0, length, seed=100 + number, plant=plant, only=PLANTS[plant].faults))
         seconds += report.seconds
+        problems += report.problems
         found = report.verdict.violations
         if found:
             break
-    return Noticed(
-        plant, report.store, seconds, len(found), report.verdict.false_allows, str(found[0]) if found else ""
-    )
+    example = str(found[0]) if found else ""
+    return Noticed(plant, report.store, seconds, len(found), report.verdict.false_allows, example, tuple(problems))
 
 
 def table(all_noticed: Sequence[Noticed]) -> str:

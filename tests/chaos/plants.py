@@ -48,6 +48,7 @@ PLANTS: dict[str, Plant] = {}
 BOTH = ("sqlite", "postgresql")
 STOPPED = ("stopped for longer than L",)
 CUT_OFF = ("database: half-open", "database: stalled", "database: answers dropped")
+MOMENT = ("stopped for a moment",)
 COMING = ("left and came", "killed and started", "stopped for a moment")
 
 
@@ -130,15 +131,19 @@ def flight_joined_by_a_later_caller() -> None:
     put(Flights, "usable", lambda self, flight, arrived_at, now: flight.fill is not None)
 
 
-@plant("6.3: a record is joined from two revisions: the key of this one, the keyspace of whenever it was compiled")
+@plant("6.3: a record is joined from two revisions: its keyspace was read a moment before", under=MOMENT)
 def parts_from_two_revisions() -> None:
-    right = Catalog.in_version
+    right = Catalog.compiled
+    before: dict[str, tuple[float, Any]] = {}
 
-    def in_version(self: Catalog, name: str, version: int | None) -> Any:
-        known = self.known(name)
-        return known[1] if known is not None else right(self, name, version)
+    def compiled(self: Catalog, name: str, source: str | None) -> Any:
+        read_at, keyspace = before.get(name, (0.0, None))
+        if keyspace is None or time.monotonic() - read_at > SLOWEST_READ:
+            keyspace = right(self, name, source)
+            before[name] = time.monotonic(), keyspace
+        return keyspace
 
-    put(Catalog, "in_version", in_version)
+    put(Catalog, "compiled", compiled)
 
 
 # --- the lease --------------------------------------------------------------------------------------------------------
@@ -166,12 +171,12 @@ def goes_on_without_its_row() -> None:
 # --- the log ----------------------------------------------------------------------------------------------------------
 
 
-@plant("6.1: one table has no trigger, and the check at the start does not know")
+@plant("6.1: one table has no trigger, and the check at the start does not know", under=MOMENT)
 def trigger_missing() -> None:
     put(changes, "ENTRIES", {table: it for table, it in changes.ENTRIES.items() if table != "membership"})
 
 
-@plant("6.1: a change of a group names the group, and not its member")
+@plant("6.1: a change of a group names the group, and not its member", under=MOMENT)
 def group_change_names_only_the_group() -> None:
     wrong = changes.Entry("'PRINCIPAL'", "{row}.organization", "{row}.group_id")
     put(changes, "ENTRIES", changes.ENTRIES | {"membership": (wrong,)})
@@ -225,19 +230,19 @@ def registry_read_before_the_commit() -> None:
     right = Waiting._read
     seen: dict[str, int] = {}
 
-    def read(self: Any, registry: bool) -> Any:
-        rows, acknowledged = right(self, registry)
+    def read(self: Any, *asked: bool) -> Any:
+        head, rows, acknowledged = right(self, *asked)
         now = boot_clock()
         before = now - MEANWHILE if seen else 0
         for row in rows:
             seen.setdefault(row.id, now if before else 0)
         own = self._membership.id
-        return [row for row in rows if row.id == own or seen[row.id] <= before], acknowledged
+        return head, [row for row in rows if row.id == own or seen[row.id] <= before], acknowledged
 
     put(Waiting, "_read", read)
 
 
-@plant("6.5: a change that finds nothing to change returns at once")
+@plant("6.5: a change that finds nothing to change returns at once", under=MOMENT)
 def early_return_of_a_revoke_without_change() -> None:
     _slow_polls(seconds=lambda: 2.0)
     right = Keys.revoke
@@ -250,8 +255,9 @@ def early_return_of_a_revoke_without_change() -> None:
     put(Keys, "revoke", revoke)
 
 
-@plant("6.5: a change does not wait until old leases have run out")
+@plant("6.5: a change does not wait until old leases have run out", under=MOMENT + CUT_OFF)
 def gives_up_early() -> None:
+    _slow_polls(seconds=lambda: 2.0)
     right = Wait.outcome
     put(Wait, "outcome", lambda self, acknowledged, now: right(self, acknowledged, now + 900_000_000))
 

@@ -195,6 +195,7 @@ class Plot:
             yield self._rotating(key)
         yield self._of_owner(person)
         yield self._of_rights(person)
+        yield self._of_rights("bob")  # whose rights are by the group alone
         yield self._of_all()
 
     def _ending(self, key: PlotKey) -> Iterator[Action]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -162,6 +163,45 @@ def test_a_value_of_another_type_was_not_told(name: str, value: Attribute, text:
     """It was stored before the attribute was declared, and is no more than noise."""
     told = {name: value, "context.time": NOON}
     assert CONDITIONS.compile(text).evaluate(told.get) == Unknown((name,))
+
+
+def test_an_instant_is_only_the_time_of_the_question() -> None:
+    """An integer that was kept before the attribute was declared is no instant of 1970; nor is there a year 300,000."""
+    assert outcome("resource.due < context.time", resource__due=5, context__time=NOON) == Unknown(("resource.due",))
+    assert outcome("resource.due < context.time", resource__due=2**62, context__time=NOON) == Unknown(("resource.due",))
+    assert outcome("context.time > timestamp('2020-01-01T00:00:00Z')", context__time=2**62) == Unknown(
+        ("context.time",)
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("organization.plan.matches(organization.id)", "must have a regular expression written out in matches()"),
+        ("matches(organization.plan, organization.id)", "must have a regular expression written out in matches()"),
+        ("organization.plan.matches('a' + 'b')", "must have a regular expression written out in matches()"),
+        ("context.time.getHours(organization.plan) > 9", "must have a time zone written out in getHours()"),
+        *(
+            (f"organization.plan.matches(r'{regex}')", "must have regular expressions of at most 256 characters in all")
+            for regex in (
+                "a.{900}b", "((a{7}){7}){7}", "(?:[()\\]]{9}x){30}", "\\pL{3}", "\\p{Greek}{3}", "(a\\Q)\\E){2}",
+                "[\\pL\\pN]{2}", "a{999999}",
+            )
+        ),
+        (" || ".join(["organization.plan.matches('a{99}')"] * 3), "must have regular expressions of at most 256"),
+    ],
+)  # fmt: skip
+def test_what_would_let_a_request_say_what_an_evaluation_costs_is_refused(text: str, rule: str) -> None:
+    """Each of these took from 20 ms to 2 s of the event loop, for one evaluation on 8 KiB of attributes."""
+    with pytest.raises(ValueError, match=f"^{re.escape(rule)}"):
+        CONDITIONS.compile(text)
+
+
+def test_a_modest_regular_expression_is_fine() -> None:
+    text = r"organization.plan.matches(r'^(?:pro|max)-[0-9]{1,4}[[:alpha:])]\{?(x\)){2}$')"
+    assert outcome(text, organization__plan="max-2026)x)x)") is True
+    assert outcome(text, organization__plan="max-x") is False
+    assert outcome("context.time.getHours() == 12", context__time=NOON) is True
 
 
 def test_odd_texts_are_compared_as_they_are() -> None:

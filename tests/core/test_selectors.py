@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
 import pytest
 from hypothesis import given
 
 from doorward_server.core.decide import decide
+from doorward_server.core.errors import QuotaExceeded
+from doorward_server.core.policy import Pattern
 from doorward_server.core.reasons import Reason
 from doorward_server.core.selectors import Selector, accessible, allowed_actions, known
 from tests.core import oracle, translated, worlds
@@ -147,3 +150,42 @@ def test_a_denied_selector_that_cannot_be_told_apart_denies() -> None:
     access = accessible(translated.subject(world, keyspace), question, keyspace, NOW)
     assert [(it.pattern.text, it.relations, it.conditions) for it in access.denied] == [("flows/a", (), ())]
     assert access.missing_context == ("organization.plan",)
+
+
+def listed(mine: list[str], theirs: list[str]) -> list[str]:
+    """Return the patterns of what a key that lists *mine* may read, of an owner who holds *theirs*."""
+    world = only("")
+    window = {"not_before": None, "expires_at": None, "group": False, "condition": ""}
+    world["bindings"] = [window | {"id": "b", "keyspace": "ks", "role": "reader", "resources": theirs}]
+    keyspace = translated.compiled(world)
+    owner = translated.subject(world, keyspace)
+    assert owner.roles is not None
+    ceiling = replace(owner.roles[0], resources=tuple(map(Pattern.parse, mine)))
+    question = translated.question(worlds.plain_question("flows:read", "flows"), world)
+    access = accessible(replace(owner, ceiling=(ceiling,)), question, keyspace, NOW)
+    return [it.pattern.text for it in access.allowed]
+
+
+def test_many_single_resources_are_listed() -> None:
+    flows = [f"flows/{i:04}" for i in range(2000)]
+    assert listed(flows[::2], flows) == flows[::2]
+    assert listed(flows, ["flows/*"]) == flows
+    folders = [f"flows/{i:04}/*" for i in range(1000)]
+    assert listed(folders, folders[:100]) == folders[:100]
+    assert listed(folders, ["flows/0007/a", "flows/*/b"]) == sorted(
+        ["flows/0007/a", *(f"flows/{i:04}/b" for i in range(1000))]
+    )
+
+
+def test_patterns_that_multiply_are_refused() -> None:
+    """A hundred and a hundred with stars in odd places are ten thousand, each of which lies perhaps within another."""
+    dice = Random(1)
+
+    def odd(name: str) -> str:
+        segments = ["*"] * 12
+        segments[dice.randrange(12)] = name
+        return "/".join(["flows", *segments])
+
+    mine, theirs = ([odd(f"{whose}{i}") for i in range(100)] for whose in "ab")
+    with pytest.raises(QuotaExceeded, match="comparisons of patterns"):
+        listed(mine, theirs)

@@ -52,7 +52,7 @@ class Editor:
         self.prompt.run("BEGIN" if self.prompt.postgresql else "BEGIN IMMEDIATE")
         for edit in self.EDITS:
             self.prompt.run(edit, str(number))
-        self.prompt.run("UPDATE keyspace SET version = ?", number)
+        self.prompt.run("UPDATE keyspace SET source = ?", str(number))
         if self.prompt.postgresql:
             self.prompt.run("SET CONSTRAINTS ALL IMMEDIATE")
         self.revisions[str(number)] = self.prompt.revision()
@@ -73,7 +73,7 @@ def read_key(store: Store) -> Read:
         record.owner.display_name,
         record.bindings[0].role,
         record.key.secrets[0].last4,
-        str(found.keyspace_version),
+        str(found.keyspace_source),
     }
     return found.revision, names
 
@@ -86,7 +86,7 @@ def read_principal(store: Store) -> Read:
         record.organization.display_name,
         record.principal.display_name,
         record.bindings[0].role,
-        str(found.keyspace_version),
+        str(found.keyspace_source),
     }
     return found.revision, names
 
@@ -94,7 +94,7 @@ def read_principal(store: Store) -> Read:
 def read_keyspace(store: Store) -> Read:
     found = store.find_keyspace_record("aiia")
     assert found.keyspace is not None
-    return found.revision, {str(found.keyspace.version)}
+    return found.revision, {found.keyspace.source}
 
 
 READS: tuple[Callable[[Store], Read], ...] = (read_key, read_principal, read_keyspace)

@@ -52,7 +52,7 @@ def test_lookups_that_look_alike_are_not_the_same(store: Store) -> None:
         record = store.find_record("aiia", lookup).record
         assert record is not None
         assert record.key.id == it.id
-    assert store.find_record("AIIA", ALIKE[0]).keyspace_version is None
+    assert store.find_record("AIIA", ALIKE[0]).keyspace_source is None
     with pytest.raises(LookupTaken):
         store.add_key(key(secrets=(secret(ALIKE[0]),)), event(), QUOTAS)
 

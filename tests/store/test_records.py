@@ -54,7 +54,7 @@ def test_a_record_holds_all_that_a_decision_needs(store: Store) -> None:
     record = snapshot.record
     assert record is not None
     assert snapshot.revision == store.revision()
-    assert snapshot.keyspace_version == 1
+    assert snapshot.keyspace_source == keyspace().source
     assert record.key == replace(made, secrets=made.secrets[1:])
     assert record.organization == organization()
     assert record.owner == principal()
@@ -75,15 +75,15 @@ def test_what_is_not_there_comes_with_its_revision_too(store: Store) -> None:
     add_key(store, secrets=(secret("here"),))
     now = store.revision()
     add_keyspace(store, "other")
-    assert store.find_record("aiia", "nope") == Snapshot(store.revision(), 1, None)
-    assert store.find_record("other", "here") == Snapshot(store.revision(), 1, None)
+    assert store.find_record("aiia", "nope") == Snapshot(store.revision(), keyspace().source, None)
+    assert store.find_record("other", "here") == Snapshot(store.revision(), keyspace("other").source, None)
     assert store.find_record("nowhere", "here") == Snapshot(store.revision(), None, None)
     assert store.revision() > now
 
 
-def test_the_keyspaces_version_is_the_current_one(store: Store) -> None:
-    store.apply_keyspace("aiia", lambda it: (keyspace(version=it.version + 1 if it else 0), event()))
-    assert store.find_record("aiia", "nope").keyspace_version == 2
+def test_the_keyspaces_file_is_the_current_one(store: Store) -> None:
+    store.apply_keyspace("aiia", lambda it: (keyspace(source="name: aiia, again"), event()))
+    assert store.find_record("aiia", "nope").keyspace_source == "name: aiia, again"
 
 
 def test_the_dead_are_in_the_record_and_say_so(store: Store) -> None:
@@ -102,7 +102,7 @@ def test_the_dead_are_in_the_record_and_say_so(store: Store) -> None:
 def test_a_principals_record(store: Store) -> None:
     give_rights(store)
     snapshot = store.find_principal_record("acme", "alice", "aiia")
-    assert (snapshot.revision, snapshot.keyspace_version) == (store.revision(), 1)
+    assert (snapshot.revision, snapshot.keyspace_source) == (store.revision(), keyspace().source)
     assert snapshot.record is not None
     assert snapshot.record.principal == principal()
     assert snapshot.record.organization == organization()
@@ -113,10 +113,12 @@ def test_a_principals_record(store: Store) -> None:
 
 
 def test_a_principal_that_is_not_there(store: Store) -> None:
-    assert store.find_principal_record("acme", "carol", "aiia") == PrincipalSnapshot(store.revision(), 1, None)
+    assert store.find_principal_record("acme", "carol", "aiia") == PrincipalSnapshot(
+        store.revision(), keyspace().source, None
+    )
     assert store.find_principal_record("nobody", "alice", "aiia").record is None
     unknown = store.find_principal_record("acme", "alice", "nowhere")
-    assert unknown.keyspace_version is None
+    assert unknown.keyspace_source is None
     assert unknown.record is not None
     assert unknown.record.bindings == ()
     store.delete_principal("acme", "alice", lambda it, _: (replace(it, deleted_at=NOW), event()))

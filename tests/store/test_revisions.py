@@ -36,6 +36,8 @@ from tests.store.values import (
 Change = Callable[[Store], Written[Any]]
 NO_LIMIT: ActiveLimit | None = None
 
+PERSON = SubjectKind.PRINCIPAL
+
 
 def revoked(it: Key) -> tuple[Key, Event] | None:
     """End a key, unless it has ended."""
@@ -68,13 +70,13 @@ CHANGES: dict[str, Change] = {
     "revoke_keys_of": lambda store: store.revoke_keys_of("acme", "alice", revoked),
     "update_organization": lambda store: store.update_organization("acme", disabled),
     "update_principal": lambda store: store.update_principal("acme", "alice", disabled),
-    "add_group_member": lambda store: store.add_group_member("acme", "staff", SubjectKind.PRINCIPAL, "alice", event()),
+    "add_group_member": lambda store: store.add_group_member("acme", "staff", PERSON, "alice", event()),
     "add_binding": lambda store: store.add_binding(binding("b1"), event(), QUOTAS),
     "update_binding": lambda store: store.update_binding(
         "acme", "b1", lambda it: (replace(it, expires_at=NOW, version=2), event())
     ),
     "delete_binding": lambda store: store.delete_binding("acme", "b1", event()),
-    "remove_group_member": lambda store: store.remove_group_member("acme", "staff", SubjectKind.PRINCIPAL, "alice", event()),
+    "remove_group_member": lambda store: store.remove_group_member("acme", "staff", PERSON, "alice", event()),
     "update_group": lambda store: store.update_group(
         "acme", "staff", lambda it: (replace(it, display_name="S", version=2), event())
     ),
@@ -115,8 +117,8 @@ NO_CHANGES: dict[str, Change] = {
     "delete_principal": lambda store: store.delete_principal("acme", "alice", nothing),
     "update_group": lambda store: store.update_group("acme", "staff", nothing),
     "delete_group": lambda store: store.delete_group("acme", "staff", nothing),
-    "add_group_member": lambda store: store.add_group_member("acme", "staff", SubjectKind.PRINCIPAL, "bob", event()),
-    "remove_group_member": lambda store: store.remove_group_member("acme", "staff", SubjectKind.PRINCIPAL, "alice", event()),
+    "add_group_member": lambda store: store.add_group_member("acme", "staff", PERSON, "bob", event()),
+    "remove_group_member": lambda store: store.remove_group_member("acme", "staff", PERSON, "alice", event()),
     "update_binding": lambda store: store.update_binding("acme", "b1", nothing),
     "apply_keyspace": lambda store: store.apply_keyspace("aiia", nothing),
     "replace verifiers": lambda store: store.peppers.replace([]),
@@ -128,7 +130,7 @@ def test_what_changes_nothing_tells_the_head(store: Store, name: str) -> None:
     store.add_key(key("key_1"), event(), QUOTAS, replay("again"))
     store.update_key("acme", "key_1", disabled, replay("again", method="UpdateKey"))
     imported(store, "again")
-    store.add_group_member("acme", "staff", SubjectKind.PRINCIPAL, "bob", event())
+    store.add_group_member("acme", "staff", PERSON, "bob", event())
     store.add_binding(binding("b1"), event(), QUOTAS)
     head = store.add_principal(principal("the_last"), event()).revision
     assert NO_CHANGES[name](store).revision == head == store.revision()

@@ -314,6 +314,16 @@ def test_an_answer_holds_until_the_next_moment_that_changes_it(world: World) -> 
     assert answer.lease_cacheable_for.seconds == 90
 
 
+def test_an_answer_holds_no_longer_than_the_right_to_ask(world: World) -> None:
+    own = world.tenant.key("doorward", scopes=["backend"], expiry=keys_pb2.Expiry(duration=Duration(seconds=60)))
+    request = authz_pb2.AuthorizeRequest(
+        key=world.held.text, keyspace=world.keyspace, action="things:read", organization=world.tenant.id
+    )
+    answer = world.both.other.api(own.text).authz.Authorize(request)
+    assert answer.decision == authz_pb2.DECISION_ALLOW
+    assert answer.lease_cacheable_for.seconds == 60
+
+
 def test_an_answer_that_the_address_took_part_in_is_not_for_caches(world: World) -> None:
     world.tenant.update(world.held.id, allowed_cidrs=["10.0.0.0/8"])
     answer = asked(

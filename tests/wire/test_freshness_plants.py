@@ -50,7 +50,7 @@ def test_a_change_that_does_not_wait_is_found_out(
 ) -> None:
     tenant, keyspace, held = warmed
 
-    async def at_once(revision: int) -> Outcome:
+    async def at_once(revision: int | None) -> Outcome:
         return Outcome.ACKNOWLEDGED
 
     monkeypatch.setattr(both.one.app._gate, "_spread", at_once)

@@ -124,6 +124,47 @@ def test_a_user_gives_a_key_back_nothing_that_it_could_not_grant(server: Server,
     assert not api.keys.UpdateKey(acme.changed(held.id, "scopes")).key.scopes, "giving up needs nobody's leave"
 
 
+TIERS = """
+keyspace: {name}
+prefix: {name}
+credentials: [{{header: x-api-key}}]
+types: {{doors: [open, close]}}
+attributes: {{key: {{tier: string}}}}
+roles:
+  opener: {{rules: [{{actions: [doors:open], condition: key.tier == "gold"}}]}}
+  closer: {{rules: [{{actions: [doors:close]}}]}}
+"""
+
+
+def test_a_user_does_not_rewrite_what_a_condition_reads_of_its_key(server: Server, acme: Tenant) -> None:
+    name = unique("tiers")
+    server.api().keyspaces.ApplyKeyspace(keyspaces_pb2.ApplyKeyspaceRequest(source=TIERS.format(name=name)))
+    alice = acme.person()
+    api = acme.member(alice)
+    bound = keys_pb2.KeyBinding(role="closer", condition="key.name == 'caretaker' || key.type == 'ci'")
+    held = acme.key(name, owner=alice, scopes=["opener"], bindings=[bound], metadata={"tier": "tin", "note": ""})
+    for change in (
+        acme.changed(held.id, metadata={"tier": "gold"}),
+        acme.changed(held.id, name="caretaker"),
+        acme.changed(held.id, type="ci"),
+    ):
+        assert refused(lambda change=change: api.keys.UpdateKey(change)).reason == "GRANT_FORBIDDEN"  # type: ignore[misc]
+    assert asked(acme, held.text, keyspace=name, action="doors:open") == "CONDITION_FALSE"
+    api.keys.UpdateKey(acme.changed(held.id, metadata={"tier": "tin", "note": "mine"}))
+    acme.update(held.id, metadata={"tier": "gold"})
+    assert asked(acme, held.text, keyspace=name, action="doors:open") == "ALLOWED"
+
+
+def test_a_user_does_not_rewrite_what_a_condition_of_its_own_binding_reads(acme: Tenant) -> None:
+    alice = acme.person()
+    acme.bind("doorward", "admin", principal=alice, condition="key.type == 'break glass'")
+    acme.bind("doorward", "member", principal=alice)
+    held = acme.key("doorward", owner=alice, ceiling=OWNER)
+    api = acme.server.api(held.text)
+    assert refused(lambda: api.keys.UpdateKey(acme.changed(held.id, type="break glass"))).reason == "GRANT_FORBIDDEN"
+    assert api.keys.UpdateKey(acme.changed(held.id, name="mine")).key.name == "mine"
+
+
 def test_a_user_does_not_revive_an_expired_key_that_it_could_not_grant(server: Server, acme: Tenant) -> None:
     alice = acme.person()
     api = acme.member(alice)
@@ -162,17 +203,17 @@ def test_applying_a_keyspace_takes_no_limit_off_keys_that_exist(server: Server) 
 
 
 def test_a_keyspace_that_went_back_is_decided_by_as_it_is(server: Server, acme: Tenant) -> None:
-    """After a restore the store's version is lower than the one this process knew."""
+    """After a restore the store has a file from before the one that this process knew."""
     name = unique("back").replace("-", "")
     apply(server, name, inherit="false")
     held = acme.key(name, scopes=["opener"])
     about: dict[str, Any] = {"keyspace": name, "action": "doors:open"}
     assert asked(acme, held.text, **about) == "ALLOWED"
     compiled = server.app.authorizer._finder._catalog._compiled
-    version, known = compiled[name]
-    compiled[name] = (version + 1, known)
+    source, known = compiled[name]
+    compiled[name] = (f"{source}# later", known)
     assert asked(acme, held.text, **about, consistency=authz_pb2.Consistency(full=True)) == "ALLOWED"
-    assert compiled[name][0] == version
+    assert compiled[name][0] == source
 
 
 # --- asking -----------------------------------------------------------------------------------------------------------
@@ -286,3 +327,18 @@ def test_a_page_of_large_keys_ends_before_the_message_is_too_large(acme: Tenant)
     assert pages > 1
     assert len(found) == len(made)
     assert set(found) == made
+
+
+def test_an_organization_does_not_say_itself_what_it_has_bought(acme: Tenant) -> None:
+    """Conditions read its attributes: an administrator of it could satisfy them."""
+    admin = acme.caller("admin")
+    bought = directory_pb2.Organization(
+        id=acme.id, attributes={"plan": directory_pb2.AttributeValue(text="enterprise")}
+    )
+    request = directory_pb2.UpdateOrganizationRequest(organization=bought, update_mask=FieldMask(paths=["attributes"]))
+    refusal = refused(lambda: admin.directory.UpdateOrganization(request))
+    assert (refusal.reason, refusal.metadata["permission"]) == ("CALLER_FORBIDDEN", "organizations:set-attributes")
+    named = directory_pb2.Organization(id=acme.id, display_name="Acme")
+    shown = directory_pb2.UpdateOrganizationRequest(organization=named, update_mask=FieldMask(paths=["display_name"]))
+    assert admin.directory.UpdateOrganization(shown).organization.display_name == "Acme"
+    assert acme.root.directory.UpdateOrganization(request).organization.attributes == bought.attributes

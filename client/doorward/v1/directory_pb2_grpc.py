@@ -226,7 +226,8 @@ class DirectoryServiceServicer(object):
 
     def UpdateOrganization(self, request, context):
         """Changes what the mask names. Disabling stops every key of the organization from the next call on; enabling lets
-        them work again. Permission `organizations:update`.
+        them work again. Permission `organizations:update`; for attributes, which conditions read, besides
+        `organizations:set-attributes`, which the role `admin` does not have.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,7 +48,8 @@ class DirectoryServiceStub:
     """All organizations, by id. Permission `organizations:list`, on `organizations`."""
     UpdateOrganization: _grpc.UnaryUnaryMultiCallable[_directory_pb2.UpdateOrganizationRequest, _directory_pb2.UpdateOrganizationResponse]
     """Changes what the mask names. Disabling stops every key of the organization from the next call on; enabling lets
-    them work again. Permission `organizations:update`.
+    them work again. Permission `organizations:update`; for attributes, which conditions read, besides
+    `organizations:set-attributes`, which the role `admin` does not have.
     """
     DeleteOrganization: _grpc.UnaryUnaryMultiCallable[_directory_pb2.DeleteOrganizationRequest, _directory_pb2.DeleteOrganizationResponse]
     """Ends an organization for good: every key of it stops from the next call on. Its audit trail stays.
@@ -150,7 +151,8 @@ class DirectoryServiceAsyncStub(DirectoryServiceStub):
     """All organizations, by id. Permission `organizations:list`, on `organizations`."""
     UpdateOrganization: _aio.UnaryUnaryMultiCallable[_directory_pb2.UpdateOrganizationRequest, _directory_pb2.UpdateOrganizationResponse]  # type: ignore[assignment]
     """Changes what the mask names. Disabling stops every key of the organization from the next call on; enabling lets
-    them work again. Permission `organizations:update`.
+    them work again. Permission `organizations:update`; for attributes, which conditions read, besides
+    `organizations:set-attributes`, which the role `admin` does not have.
     """
     DeleteOrganization: _aio.UnaryUnaryMultiCallable[_directory_pb2.DeleteOrganizationRequest, _directory_pb2.DeleteOrganizationResponse]  # type: ignore[assignment]
     """Ends an organization for good: every key of it stops from the next call on. Its audit trail stays.
@@ -273,7 +275,8 @@ class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_directory_pb2.UpdateOrganizationResponse, _abc.Awaitable[_directory_pb2.UpdateOrganizationResponse]]:
         """Changes what the mask names. Disabling stops every key of the organization from the next call on; enabling lets
-        them work again. Permission `organizations:update`.
+        them work again. Permission `organizations:update`; for attributes, which conditions read, besides
+        `organizations:set-attributes`, which the role `admin` does not have.
         """
 
     @_abc_1.abstractmethod

@@ -9,13 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from .decide import DENIED, Decision, Question, Scales, decide, placed, standing
 from .directory import Attribute
+from .errors import QuotaExceeded
 from .model import Instant
-from .policy import EVERYTHING, Condition, Effect, Keyspace, Pattern, Unknown, reads_resource
+from .policy import EVERYTHING, Condition, Effect, Keyspace, Path, Pattern, Unknown, reads_resource
 from .reasons import Reason
 from .subject import Held, Subject
+
+MAX_EFFORT = 100_000
+"""Of one list, about a microsecond or two each: two lists of patterns with stars in odd places multiply, and what is
+within what takes as many looks again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,8 @@ class Access:
 def accessible(subject: Subject, question: Question, keyspace: Keyspace, now: Instant) -> Access:
     """Return the selectors of the resources for which `decide` allows *question*, whose own resource is not looked at.
 
-    *now* is when: another answer holds once a binding begins or ends.
+    *now* is when: another answer holds once a binding begins or ends. Raises QuotaExceeded rather than answer in part,
+    if bindings name so many patterns that it would take more than `MAX_EFFORT`.
     """
     denial = standing(subject, now) or placed(subject, question, keyspace)
     if denial is not None:
@@ -74,19 +81,19 @@ def accessible(subject: Subject, question: Question, keyspace: Keyspace, now: In
         (subject.ceiling, Reason.SCOPE_INSUFFICIENT),
         (subject.roles, Reason.OWNER_PERMISSION_INSUFFICIENT),
     )
-    scales = Scales(subject, question, now)
+    scales, effort = Scales(subject, question, now), _Effort()
     allowed: list[Selector] | None = None
     denied: list[Selector] = []
     for held, lacking in layers:
         if held is not None:
-            mine = _fewest(_select(held, question.action, Effect.ALLOW, scales, now))
-            allowed = mine if allowed is None else _fewest(_pairs(allowed, mine))
-            denied += _select(held, question.action, Effect.DENY, scales, now)
+            mine = _fewest(_select(held, question.action, Effect.ALLOW, scales, now, effort), effort)
+            allowed = mine if allowed is None else _fewest(_pairs(allowed, mine, effort), effort)
+            denied += _select(held, question.action, Effect.DENY, scales, now, effort)
             if not allowed:
                 return Access(_why_none(held, question.action, lacking, scales, now))
     if allowed is None:
         return Access(DENIED[Reason.SCOPE_INSUFFICIENT])
-    return Access(None, tuple(allowed), tuple(_fewest(denied)), scales.missing())
+    return Access(None, tuple(allowed), tuple(_fewest(denied, effort)), scales.missing())
 
 
 def _why_none(held: tuple[Held, ...], action: str, lacking: Reason, scales: Scales, now: Instant) -> Decision:
@@ -112,7 +119,28 @@ def known(condition: Condition, subject: Subject, question: Question, now: Insta
     return {name: value for name in names if (value := scales.look(name)) is not None}
 
 
-def _select(held: tuple[Held, ...], action: str, effect: Effect, scales: Scales, now: Instant) -> Iterator[Selector]:
+class _Effort:
+    """Keeps what one answer costs within bounds: it is made on the event loop."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = MAX_EFFORT
+
+    def spend(self, count: int) -> None:
+        """Take *count* off what is left. Raises QuotaExceeded."""
+        self._left -= count
+        if self._left < 0:
+            raise QuotaExceeded("comparisons of patterns for one list", MAX_EFFORT)
+
+
+_MADE = 10
+"""What it takes to make a selector, rather than to find that two have nothing in common."""
+
+
+def _select(
+    held: tuple[Held, ...], action: str, effect: Effect, scales: Scales, now: Instant, effort: _Effort
+) -> Iterator[Selector]:
     """Yield the selectors of all rules of *effect* that may match; a condition that fails at once yields none."""
     for holding in held:
         rules = [rule for rule in holding.role.rules.get(action, ()) if rule.effect is effect]
@@ -122,6 +150,7 @@ def _select(held: tuple[Held, ...], action: str, effect: Effect, scales: Scales,
             left = _left([holding.condition, rule.condition], effect, scales)
             if left is None:
                 continue
+            effort.spend(_MADE * len(holding.resources) * len(rule.resources))
             for mine in holding.resources:
                 for theirs in rule.resources:
                     pattern = mine.both(theirs)
@@ -147,16 +176,61 @@ def _selector(pattern: Pattern, relations: set[str], conditions: dict[str, Condi
     return Selector(pattern, tuple(sorted(relations)), tuple(conditions[text] for text in sorted(conditions)))
 
 
-def _pairs(ones: list[Selector], others: list[Selector]) -> Iterator[Selector]:
-    return (both for one in ones for other in others if (both := one.both(other)) is not None)
+class _Index:
+    """Selectors, to find those whose patterns may cover another one without looking at each."""
+
+    def __init__(self, selectors: Iterable[Selector] = ()) -> None:
+        self._plain: dict[tuple[Path, bool], list[Selector]] = {}
+        self.starred: list[Selector] = []
+        """Those with stars within: they may cover anything."""
+        for selector in selectors:
+            self.add(selector)
+
+    def add(self, selector: Selector) -> None:
+        """Let *selector* be found."""
+        pattern = selector.pattern
+        where = self._plain.setdefault((pattern.head, pattern.endless), []) if pattern.plain else self.starred
+        where.append(selector)
+
+    def around(self, pattern: Pattern) -> list[Selector]:
+        """Return all that cover *pattern*, and some that do not."""
+        head = pattern.head
+        found = [*self.starred, *self._plain.get((head, False), ())]
+        for size in range(len(head) + 1):
+            found += self._plain.get((head[:size], True), ())
+        return found
 
 
-def _fewest(selectors: Iterable[Selector]) -> list[Selector]:
+def _pairs(ones: list[Selector], others: list[Selector], effort: _Effort) -> Iterator[Selector]:
+    for one, other in _meeting(ones, others):
+        effort.spend(1)
+        both = one.both(other)
+        if both is not None:
+            effort.spend(_MADE)
+            yield both
+
+
+def _meeting(ones: list[Selector], others: list[Selector]) -> Iterator[tuple[Selector, Selector]]:
+    """Yield all pairs that may have something in common. Of two without stars within, one covers the other then."""
+    mine, theirs = _Index(ones), _Index(others)
+    yield from product(mine.starred, theirs.starred)
+    for one in ones:
+        if one.pattern.plain:
+            yield from ((one, other) for other in theirs.around(one.pattern))
+    for other in others:
+        if other.pattern.plain:
+            yield from ((one, other) for one in mine.around(other.pattern))
+
+
+def _fewest(selectors: Iterable[Selector], effort: _Effort) -> list[Selector]:
     """Return *selectors*, sorted, without those that lie within another."""
-    kept: list[Selector] = []
+    kept, index = [], _Index()
     for selector in sorted(set(selectors), key=_breadth):
-        if not any(selector.within(other) for other in kept):
+        near = index.around(selector.pattern)
+        effort.spend(len(near))
+        if not any(selector.within(other) for other in near):
             kept.append(selector)
+            index.add(selector)
     return sorted(kept, key=lambda it: (it.pattern.text, it.relations, [c.text for c in it.conditions]))
 
 

@@ -84,7 +84,7 @@ class Authorizer:
         if denial is not None or subject is None:
             reason = denial.reason if denial else Reason.KEY_UNKNOWN
             raise CallerUnauthenticated(reason.value, MESSAGES[reason])
-        return Caller(subject, found.keyspace, found.revision, peer, depends_on=found.tokens)
+        return Caller(subject, found.keyspace, found.revision, peer, depends_on=found.tokens, moments=found.moments)
 
     async def act_for(self, caller: Caller, organization: str, principal: str) -> Caller:
         """Return *caller* as one that acts for a principal. Raises CallerForbidden without `principals:act`."""
@@ -95,7 +95,8 @@ class Authorizer:
         if found.subject is None:
             raise self._guard.nobody_to_act_for(organization, principal)
         depends_on = (*caller.depends_on, *found.tokens) if caller.depends_on and found.tokens else ()
-        return replace(caller, acting_for=found.subject, depends_on=depends_on)
+        moments = (*caller.moments, *found.moments)
+        return replace(caller, acting_for=found.subject, depends_on=depends_on, moments=moments)
 
     async def authorize(self, caller: Caller, ask: Ask, item: Item) -> Answer:
         """Decide one question. Raises InvalidField, UnknownReference, CallerForbidden, StoreUnavailable, Overloaded."""
@@ -191,4 +192,5 @@ def _cacheable_for(caller: Caller, found: Found, decision: Decision, now: Instan
     subject = found.subject
     if not (found.tokens and caller.depends_on and decision.repeatable) or subject is None or subject.key is None:
         return 0
-    return min(LONGEST, next((moment - now for moment in found.moments if moment > now), LONGEST))
+    ahead = (moment - now for moment in (*found.moments, *caller.moments) if moment > now)
+    return min((LONGEST, *ahead))

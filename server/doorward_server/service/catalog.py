@@ -19,18 +19,20 @@ RELATIONS = frozenset({"owner", "acting"})
 
 
 class Catalog:
-    """Compiled keyspaces by name and version. A version never changes, so what is compiled is never stale.
+    """Compiled keyspaces by name and file. They are told apart by the text, so what is compiled is never stale: a
+    version stays as it is when somebody types SQL, and comes again after a restore.
 
     For any thread; reads the store each time it is asked what is there.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._compiled: dict[str, tuple[int, Keyspace]] = {}
+        self._compiled: dict[str, tuple[str, Keyspace]] = {}
 
-    def known(self, name: str) -> tuple[int, Keyspace] | None:
-        """Return the newest version that this process has compiled, without asking anybody."""
-        return self._compiled.get(name)
+    def known(self, name: str) -> Keyspace | None:
+        """Return what this process has compiled last, without asking anybody."""
+        known = self._compiled.get(name)
+        return None if known is None else known[1]
 
     def find(self, name: str) -> Keyspace | None:
         """Return the keyspace as it is now, or None. Reads the store."""
@@ -42,7 +44,7 @@ class Catalog:
         if snapshot.keyspace is None:
             self._compiled.pop(name, None)
             return snapshot.revision, None
-        return snapshot.revision, self._at(snapshot.keyspace)
+        return snapshot.revision, self.compiled(name, snapshot.keyspace.source)
 
     def get(self, name: str, field: str = "keyspace") -> Keyspace:
         """Return the keyspace as it is now. Raises UnknownReference, naming *field*."""
@@ -51,29 +53,22 @@ class Catalog:
             raise UnknownReference(field, "keyspace", name)
         return keyspace
 
-    def in_version(self, name: str, version: int | None) -> Keyspace | None:
-        """Return the keyspace as it was in the snapshot that showed *version*; None if it is another one by now.
+    def compiled(self, name: str, source: str | None) -> Keyspace:
+        """Return the keyspace as it was in the snapshot that showed the file *source*.
 
-        Raises UnknownReference for the version None: there was no such keyspace.
+        Raises UnknownReference for None: there was no such keyspace.
         """
-        if version is None:
+        if source is None:
             raise UnknownReference("keyspace", "keyspace", name)
         known = self._compiled.get(name)
-        if known is None or known[0] != version:
-            self.find(name)
-            known = self._compiled.get(name)
-        return known[1] if known is not None and known[0] == version else None
+        if known is None or known[0] != source:
+            known = (source, _compile(name, source))
+            self._compiled[name] = known
+        return known[1]
 
     def forget(self) -> None:
-        """Forget what is compiled: in another history the same version may be another file."""
+        """Forget what is compiled: in another history there may be other keyspaces."""
         self._compiled.clear()
-
-    def _at(self, stored: StoredKeyspace) -> Keyspace:
-        known = self._compiled.get(stored.name)
-        if known is None or known[0] != stored.version:  # lower again after a restore
-            known = (stored.version, compile_stored(stored))
-            self._compiled[stored.name] = known
-        return known[1]
 
 
 def changes_too_fast(name: str) -> StoreUnavailable:
@@ -83,6 +78,10 @@ def changes_too_fast(name: str) -> StoreUnavailable:
 
 def compile_stored(stored: StoredKeyspace) -> Keyspace:
     """Compile a keyspace that was checked when it was applied."""
-    if stored.name == DOORWARD:
-        return load_keyspace(stored.source, operator=OPERATOR, relations=RELATIONS)
-    return load_keyspace(stored.source)
+    return _compile(stored.name, stored.source)
+
+
+def _compile(name: str, source: str) -> Keyspace:
+    if name == DOORWARD:
+        return load_keyspace(source, operator=OPERATOR, relations=RELATIONS)
+    return load_keyspace(source)

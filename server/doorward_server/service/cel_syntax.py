@@ -6,7 +6,9 @@ that matter here, by number (https://github.com/google/cel-spec, proto/cel/expr/
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 MAX_DEPTH = 64
 """Levels of the syntax tree."""
@@ -35,27 +37,66 @@ def check_macros(parsed: bytes) -> None:
             _check_node(expr, 1)
 
 
-def constants(parsed: bytes, function: str) -> list[tuple[int, str]]:
-    """Return the texts that are arguments of *function* in *parsed*, each with its place, from 0."""
-    return [
-        (place, text.decode())
-        for node in _every(parsed)
-        for call in _inner(node, _CALL)
-        if function.encode() in _inner(call, _FUNCTION)
-        for place, argument in enumerate(_inner(call, _ARGUMENTS))
-        for const in _inner(argument, _CONST)
-        for text in _inner(const, _CONST_STRING)
-    ]
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a function, and its arguments but for what it is called on; None stands for all but texts."""
+
+    function: str
+    arguments: tuple[str | None, ...]
 
 
-def _every(parsed: bytes) -> Iterator[bytes]:
+def calls(parsed: bytes) -> list[Call]:
+    """Return every call in *parsed*, wherever it stands."""
+    found = []
     waiting = [expr for value in _inner(parsed, _ANY_VALUE) for expr in _inner(value, _PARSED_EXPR)]
     while waiting:
-        node = waiting.pop()
-        yield node
-        for kind, body in _fields(node):
-            if isinstance(body, bytes):
-                waiting += _nodes(kind, body)
+        for kind, body in _fields(waiting.pop()):
+            if not isinstance(body, bytes):
+                continue
+            if kind == _CALL:
+                arguments = tuple(map(_text, _inner(body, _ARGUMENTS)))
+                found += [Call(function.decode(), arguments) for function in _inner(body, _FUNCTION)]
+            waiting += _nodes(kind, body)
+    return found
+
+
+def _text(node: bytes) -> str | None:
+    """Return the text that *node* is, if it is one written out."""
+    return next((it.decode() for const in _inner(node, _CONST) for it in _inner(const, _CONST_STRING)), None)
+
+
+def regex_states(text: str) -> int:
+    """Return about how many states a machine has that reads the regular expression *text* (RE2), repeats written out.
+
+    It need not be right about one that RE2 refuses anyway.
+    """
+    totals, last, at = [0], 1, 0
+    while at < len(text):
+        token = _TOKEN.match(text, at)
+        word = token[0] if token else text[at]
+        at += len(word)
+        if word == "(":
+            totals.append(0)
+            continue
+        if word == ")" and len(totals) > 1:
+            last = totals.pop()
+        elif token and token["least"]:
+            counts = [int(it) for it in (token["least"], token["most"]) if it]
+            last, more = last * max(1, *counts), last
+            totals[-1] -= more
+        else:
+            # A class of Unicode's is hundreds of ranges of bytes, and what is quoted is not read as it looks.
+            last = 1 + 100 * len(_CLASS.findall(word)) + _QUOTED * (word == "\\Q")
+        totals[-1] += last
+    return sum(totals)
+
+
+_TOKEN = re.compile(
+    r"\\[pP](?:\{\^?\w*\}|.)|\\.|\[\^?\]?(?:\\.|\[:\^?\w+:\]|[^\]\\])*\]|\{(?P<least>\d+)(?:,(?P<most>\d*))?\}",
+    re.ASCII | re.DOTALL,
+)
+_CLASS = re.compile(r"\\[pP]")
+_QUOTED = 1_000_000
 
 
 def references(checked: bytes) -> frozenset[str]:

@@ -4,7 +4,8 @@ The library is Google's own (cel-expr-python; docs/decisions/0011-conditions.md)
 checks types against what the keyspace declares, so that a wrong name or type never reaches a decision. Beyond CEL's
 standard functions there is `in_network(address, network)`. Two of CEL's macros are refused where they stand, found in
 the syntax tree: comprehensions (`all`, `exists`, `map`, `filter`…), because what they cost grows with powers of what
-is sent, and `has`, because an attribute that nobody told is never just false.
+is sent, and `has`, because an attribute that nobody told is never just false. Regular expressions and time zones must
+be written out, the former in at most `MAX_STATES` characters.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from cel_expr_python import cel
 from doorward_server.core.declarations import AttributeType, Declared
 from doorward_server.core.directory import Attribute
 from doorward_server.core.policy import Condition, Look, Outcome, Unknown
-from doorward_server.service.cel_syntax import check_macros, constants, references
+from doorward_server.service.cel_syntax import Call, calls, check_macros, references, regex_states
 
 MAX_TEXT = 1000
 """Characters. With what a request may send (8 KiB of attributes), it bounds what one evaluation costs."""
@@ -30,6 +31,14 @@ KEPT = 4096
 """Compiled conditions of one keyspace; when there are more, all are compiled again as they are met."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TIME = "context.time"
+"""An Instant; all other timestamps are text."""
+MAX_STATES = 256
+"""Of all regular expressions of a condition: each takes that many steps for each character, at worst."""
+_ZONED = (
+    "getFullYear", "getMonth", "getDayOfYear", "getDate", "getDayOfMonth", "getDayOfWeek", "getHours", "getMinutes",
+    "getSeconds", "getMilliseconds",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +59,7 @@ class CelCondition:
         values, missing = {}, []
         for name, type in self.types.items():
             value = look(name)
-            told = None if value is None else _value(type, value)
+            told = None if value is None else _instant(value) if name == _TIME else _value(type, value)
             if told is None:
                 missing.append(name)
             else:
@@ -93,7 +102,9 @@ class CelConditions:
         try:
             parsed = self._env.compile(text, disable_check=True).serialize()
             check_macros(parsed)
-            _check_networks(parsed)
+            called = calls(parsed)
+            _check_networks(called)
+            _check_written(called)
             program = self._env.compile(text)
         except RuntimeError as problem:
             raise ValueError(f"is not a condition: {_what(str(problem))}") from None
@@ -104,24 +115,58 @@ class CelConditions:
         return CelCondition(text, frozenset(types), types, program)
 
 
-def _check_networks(parsed: bytes) -> None:
+def _check_networks(called: list[Call]) -> None:
     """Refuse what `in_network` could never read; CEL itself would find it out at every evaluation."""
-    for place, text in constants(parsed, "in_network"):
-        kind, read = ("network", ip_network) if place else ("address", ip_address)
-        try:
-            read(text)
-        except ValueError:
-            raise ValueError(f"is not a condition: {text!r} is no {kind}") from None
+    for call in called:
+        if call.function != "in_network":
+            continue
+        for text, kind in zip(call.arguments, ("address", "network"), strict=False):
+            if text is not None:
+                _check_network(text, kind)
+
+
+def _check_network(text: str, kind: str) -> None:
+    try:
+        ip_network(text) if kind == "network" else ip_address(text)
+    except ValueError:
+        raise ValueError(f"is not a condition: {text!r} is no {kind}") from None
+
+
+def _check_written(called: list[Call]) -> None:
+    """Refuse regular expressions that are not written out, or cost too much, and time zones that are not.
+
+    Else whoever sends attributes would say what an evaluation costs: a second for a text of 4,000 characters, or a
+    time zone file looked for, and its name kept for good.
+    """
+    states = 0
+    for call in called:
+        what = (
+            "a regular expression" if call.function == "matches" else "a time zone" if call.function in _ZONED else ""
+        )
+        if what and None in call.arguments[-1:]:
+            raise ValueError(f"must have {what} written out in {call.function}()")
+        if call.function == "matches":
+            states += regex_states(call.arguments[-1] or "") if call.arguments else 0
+    if states > MAX_STATES:
+        raise ValueError(
+            f"must have regular expressions of at most {MAX_STATES} characters in all, repeats written out"
+        )
+
+
+def _instant(value: Attribute) -> datetime | None:
+    """Return an Instant as CEL takes it; None if there is no such day."""
+    try:
+        return _EPOCH + timedelta(microseconds=value) if isinstance(value, int) else None
+    except OverflowError:
+        return None
 
 
 def _value(type: AttributeType, value: Attribute) -> Any:
     """Return *value* as CEL takes it, or None if it is not of *type*."""
-    if type is AttributeType.TIMESTAMP:
-        if isinstance(value, int) and not isinstance(value, bool):
-            return _EPOCH + timedelta(microseconds=value)
-        return datetime.fromisoformat(value) if isinstance(value, str) and type.holds(value) else None
     if not type.holds(value):
         return None
+    if type is AttributeType.TIMESTAMP and isinstance(value, str):
+        return datetime.fromisoformat(value)
     if isinstance(value, tuple):
         return list(value)
     return float(value) if type is AttributeType.FLOAT and isinstance(value, int) else value

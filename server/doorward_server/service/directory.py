@@ -73,6 +73,8 @@ class Directory:
         """Change settings; returns also how many keys that stopped or freed (0 if `enabled` did not change)."""
         id = own_or(caller, id)
         actor = self._guard.require(caller, "organizations:update", f"organizations/{id}")
+        if "attributes" in settings:  # conditions read them: what an organization has bought is not for it to say
+            self._guard.require(caller, "organizations:set-attributes", f"organizations/{id}")
         if id == OPERATOR and settings.get("enabled") is False:
             raise BuiltIn("organization", id)
         change = _Update[Organization](actor, "organization", id, settings, etag, self._clock())

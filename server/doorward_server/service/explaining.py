@@ -77,10 +77,7 @@ class Explainer:
         for field, given in (("all_types", all_types), ("relations", item.relations)):
             if given and item.resource is None:
                 raise InvalidField(field, "goes with a resource")
-        asked = [
-            read_question(caller, ask, replace(item, action=action), keyspace)
-            for action in _actions_of(item, keyspace, all_types)
-        ]
+        asked = _asked(caller, ask, item, keyspace, _actions_of(item, keyspace, all_types))
         found, questions = await self._asking.find_with_facts(caller, ask, keyspace, asked)
         if found.denial is not None or found.subject is None:
             denial = found.denial or DENIED[Reason.KEY_UNKNOWN]
@@ -104,6 +101,9 @@ class Explainer:
         else:
             access = accessible(found.subject, asked.question, found.keyspace, self._clock())
             access = _members(access, asked.question.path[0])
+            if self._asking.visible(caller, found.subject, ask, item.organization, LIST_RESOURCES) is None:
+                # Patterns and conditions name what is in the stranger's organization.
+                access = Access(access.denial or DENIED[Reason.ORGANIZATION_MISMATCH])
         decision = access.denial or ALLOWED
         return Resources(self._answer(caller, ask, item, found, decision, LIST_RESOURCES), access)
 
@@ -113,6 +113,17 @@ class Explainer:
         subject: Subject | None = self._asking.visible(caller, found.subject, ask, item.organization, permission)
         version = api_version(ask, subject, found.keyspace)
         return Answer(decision, subject, found.keyspace, found.revision, version)
+
+
+def _asked(caller: Caller, ask: Ask, item: Item, keyspace: Keyspace, actions: list[str]) -> list[Asked]:
+    """Return a question for each of *actions*. What came with the item is checked once: it is the same for all."""
+    if not actions:
+        return []
+    first = read_question(caller, ask, replace(item, action=actions[0]), keyspace)
+    questions = (first.question.about(action) for action in actions)
+    if item.resource is None:
+        questions = (replace(it, path=(it.action.partition(":")[0],)) for it in questions)
+    return [Asked(question, first.sent) for question in questions]
 
 
 def _members(access: Access, type: str) -> Access:

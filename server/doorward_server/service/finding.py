@@ -221,22 +221,18 @@ class Finder:
         return Fill(Known(keyspace), revision, (Dependency.on_keyspace(name),))
 
     def _read_key(self, name: str, lookup: str, abouts: Sequence[About] = ()) -> tuple[Fill[Known], Facts]:
-        for _ in range(ATTEMPTS):
-            snapshot, facts = self._record(name, lookup, abouts)
-            keyspace, record = self._catalog.in_version(name, snapshot.keyspace_version), snapshot.record
-            if keyspace is None:
-                continue
-            if record is None:
-                nowhere = (Dependency.on_lookup(name, lookup), Dependency.on_keyspace(name))
-                return Fill(Known(keyspace), snapshot.revision, nowhere, known=False), facts
-            record = self._shared.compact(record, keyspace.name)
-            key = record.key
-            subject = key_subject(
-                key, key.secrets[0], record.organization, record.owner, record.bindings, keyspace, record.groups
-            )
-            itself = Dependency.on_key(key.organization, key.id)
-            return self._fill(subject, keyspace, snapshot.revision, key.organization, key.owner, itself), facts
-        raise changes_too_fast(name)
+        snapshot, facts = self._record(name, lookup, abouts)
+        keyspace, record = self._catalog.compiled(name, snapshot.keyspace_source), snapshot.record
+        if record is None:
+            nowhere = (Dependency.on_lookup(name, lookup), Dependency.on_keyspace(name))
+            return Fill(Known(keyspace), snapshot.revision, nowhere, known=False), facts
+        record = self._shared.compact(record, keyspace.name)
+        key = record.key
+        subject = key_subject(
+            key, key.secrets[0], record.organization, record.owner, record.bindings, keyspace, record.groups
+        )
+        itself = Dependency.on_key(key.organization, key.id)
+        return self._fill(subject, keyspace, snapshot.revision, key.organization, key.owner, itself), facts
 
     def _record(self, name: str, lookup: str, abouts: Sequence[About]) -> tuple[Snapshot, Facts]:
         if abouts:
@@ -244,18 +240,12 @@ class Finder:
         return self._store.find_record(name, lookup), ()
 
     def _read_principal(self, who: SignedIn, name: str, abouts: Sequence[About] = ()) -> tuple[Fill[Known], Facts]:
-        for _ in range(ATTEMPTS):
-            snapshot, facts = self._principal_record(who, name, abouts)
-            keyspace, record = self._catalog.in_version(name, snapshot.keyspace_version), snapshot.record
-            if keyspace is None:
-                continue
-            subject = None
-            if record is not None:
-                subject = principal_subject(
-                    record.principal, record.organization, record.bindings, keyspace, record.groups
-                )
-            return self._fill(subject, keyspace, snapshot.revision, who.organization, who.principal), facts
-        raise changes_too_fast(name)
+        snapshot, facts = self._principal_record(who, name, abouts)
+        keyspace, record = self._catalog.compiled(name, snapshot.keyspace_source), snapshot.record
+        subject = None
+        if record is not None:
+            subject = principal_subject(record.principal, record.organization, record.bindings, keyspace, record.groups)
+        return self._fill(subject, keyspace, snapshot.revision, who.organization, who.principal), facts
 
     def _principal_record(self, who: SignedIn, name: str, abouts: Sequence[About]) -> tuple[PrincipalSnapshot, Facts]:
         if abouts:

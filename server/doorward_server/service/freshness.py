@@ -15,7 +15,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import TypeVar
 
-from doorward_server.core.errors import Overloaded, StoreUnavailable
+from doorward_server.core.errors import Overloaded, StoreUnavailable, UnknownReference
 from doorward_server.core.freshness import ALL, Cache, ClientLeases, Dependency, Fill, Flight, Flights, Tail
 from doorward_server.core.model import Instant
 from doorward_server.core.policy import Keyspace
@@ -117,7 +117,11 @@ class Freshness:
     async def _read(self, key: Hashable, read: Read, arrived: int, wanted: Consistency) -> Seen:
         while True:
             flight = self._flights.find(key) or self._begin(key, read)
-            await asyncio.shield(self._landings[flight])
+            try:
+                await asyncio.shield(self._landings[flight])
+            except UnknownReference:
+                if flight.began_at >= arrived:  # it may have been made since: what is not there is an answer, too
+                    raise
             now, fill = self.boot(), flight.fill
             if fill is None or not self._flights.usable(flight, arrived, now):
                 continue

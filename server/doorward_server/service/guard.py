@@ -37,6 +37,8 @@ class Caller:
     """The principal for whom a backend calls; its rights are needed too."""
     depends_on: tuple[int, ...] = ()
     """What the caller's own rights depend on, as clients are told; empty if they were not read under a lease."""
+    moments: tuple[Instant, ...] = ()
+    """When they change by themselves."""
     checked: list[str] = field(default_factory=list, compare=False, repr=False)
     """Permissions that were asked about during this call; an answer without any is a defect that the wire refuses."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from doorward_server.core.directory import Binding
 from doorward_server.core.errors import EtagMismatch, GrantForbidden, NotFound
 from doorward_server.core.fields import check_id, check_text
 from doorward_server.core.formats import Format
@@ -154,7 +155,7 @@ class Keys:
         keyspace = self._catalog.get(key.keyspace)
         wanted = checked(settings, keyspace, now)
         after = replace(key, **wanted)  # type: ignore[arg-type]  # names and types are those of `SETTINGS`
-        granting = loosens(key, after, keyspace)
+        granting = loosens(key, after, keyspace, self._bindings_that_count(key))
         if granting:
             self.check_grants(caller, after, keyspace, now)
 
@@ -290,6 +291,12 @@ class Keys:
         else:
             grants = _listed_grants(key)
         self._guard.require_grants(caller, key.organization, keyspace, grants, now)
+
+    def _bindings_that_count(self, key: Key) -> Sequence[Binding]:
+        """Return the owner's bindings where a change of *key* must not make more of them; see `check_grants`."""
+        if key.keyspace != DOORWARD or key.owner is None:
+            return ()
+        return self._store.list_held_bindings(key.organization, key.owner)
 
     def _require_all_grants(self, caller: Caller, key: Key, keyspace: Keyspace) -> None:
         # What its owner is granted later, such a key can do too: whoever made it must be able to grant that as well.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import Any
 
+from doorward_server.core.directory import Binding
 from doorward_server.core.errors import InvalidField, UnknownReference
 from doorward_server.core.fields import (
     LAST_INSTANT,
@@ -198,8 +199,11 @@ def check_filter(wanted: KeyFilter) -> None:
         check_text(f"filter.{name}", getattr(wanted, name), 200)
 
 
-def loosens(before: Key, after: Key, keyspace: Keyspace) -> bool:
-    """Tell whether *after* may do anything, anywhere or at any time, that *before* may not."""
+def loosens(before: Key, after: Key, keyspace: Keyspace, owners: Iterable[Binding] = ()) -> bool:
+    """Tell whether *after* may do anything, anywhere or at any time, that *before* may not.
+
+    *owners* are the bindings of its owner that count, if it may be allowed more by these alone.
+    """
     dropped = [keyspace.roles[name] for name in {*before.scopes} - {*after.scopes} if name in keyspace.roles]
     dropped += [keyspace.roles[b.role] for b in {*before.bindings} - {*after.bindings} if b.role in keyspace.roles]
     networks = [ip_network(cidr) for cidr in before.allowed_cidrs]
@@ -210,4 +214,20 @@ def loosens(before: Key, after: Key, keyspace: Keyspace) -> bool:
         or (after.enabled and not before.enabled)
         or (after.expires_at or LAST_INSTANT + 1) > (before.expires_at or LAST_INSTANT + 1)
         or (bool(networks) and not within(after.allowed_cidrs, networks))
+        or not _retold(before, after).isdisjoint(_read_by_conditions(after, keyspace, owners))
     )
+
+
+def _retold(before: Key, after: Key) -> set[str]:
+    """Return what conditions would find to be otherwise, by name: whoever may rename a key could make one hold."""
+    names = {*before.metadata, *after.metadata}
+    changed = {f"key.{name}" for name in names if before.metadata.get(name) != after.metadata.get(name)}
+    return changed | {f"key.{name}" for name in ("name", "type") if getattr(before, name) != getattr(after, name)}
+
+
+def _read_by_conditions(key: Key, keyspace: Keyspace, owners: Iterable[Binding]) -> set[str]:
+    held: list[KeyBinding | Binding] = [*key.bindings, *(it for it in owners if it.keyspace == keyspace.name)]
+    roles = {*key.scopes, *(it.role for it in held)} & keyspace.roles.keys()
+    filed = [rules for name in roles for rules in keyspace.roles[name].rules.values()]
+    conditions = [keyspace.condition(it.condition) for it in held] + [it.condition for rules in filed for it in rules]
+    return {name for condition in conditions if condition is not None for name in condition.reads}

@@ -74,7 +74,8 @@ class Tailing:
         """Stop following, and answer nothing from the cache any more."""
         self._stopping.set()
         self.hint()
-        await asyncio.to_thread(self._thread.join)
+        if self._thread.ident is not None:  # else it never began
+            await asyncio.to_thread(self._thread.join)
         self._tail.leave()
 
     # --- on the thread ------------------------------------------------------------------------------------------------
@@ -98,20 +99,14 @@ class Tailing:
             connection = self._connection = self._store.open_tail(self._membership.max_staleness)
         began = self._freshness.boot()
         poll = connection.poll(self._tail.replica, self._tail.revision, began)
-        taken, acknowledged = self._on_loop(lambda: self._take(poll))
+        taken, acknowledged, pause = self._on_loop(lambda: self._take(poll))
         if isinstance(taken, Reset):
             log.warning("the cache begins anew", why=taken.reason.value)
             return
         if taken is not None:
             connection.acknowledge(poll.replica, acknowledged)
-        connection.wait_for_hint(self._pause())
+        connection.wait_for_hint(pause)
         self._stopping.wait(max(0.0, SOONEST - (self._freshness.boot() - began) / 1e9))
-
-    def _pause(self) -> float:
-        """Return how long to wait: no longer than until a lease that holds back what is acknowledged runs out."""
-        now = self._freshness.boot()
-        until = self._tail.held_back_until(now)
-        return EVERY if until is None else min(EVERY, max(0.0, (until - now) / 1e9))
 
     def _lost(self, problem: Exception) -> None:
         self.polls["failed"] += 1
@@ -143,7 +138,8 @@ class Tailing:
 
     # --- on the loop --------------------------------------------------------------------------------------------------
 
-    def _take(self, poll: Poll) -> tuple[Joined | Taken | Reset | None, int]:
+    def _take(self, poll: Poll) -> tuple[Joined | Taken | Reset | None, int, float]:
+        """Return what became of *poll*, what may be acknowledged by now, and for how many seconds to wait then."""
         taken = self._tail.take(poll)
         self._freshness.store_answers = True
         if isinstance(taken, Reset):
@@ -153,7 +149,13 @@ class Tailing:
             self.polls["taken"] += 1
             if isinstance(taken, Joined) and not self._joined.done():
                 self._joined.set_result(None)
-        return taken, self._tail.acknowledged(self._freshness.boot())
+        now = self._freshness.boot()
+        return taken, self._tail.acknowledged(now), self._pause(now)
+
+    def _pause(self, now: int) -> float:
+        """Return how long to wait: no longer than until a lease that holds back what is acknowledged runs out."""
+        until = self._tail.held_back_until(now)
+        return EVERY if until is None else min(EVERY, max(0.0, (until - now) / 1e9))
 
     def _register(self, id: str) -> None:
         membership = self._membership

@@ -20,6 +20,8 @@ from doorward_server.store import Replica, Store
 
 LOOK_EVERY = 0.008
 """Seconds between looks at who has acknowledged, while anybody waits."""
+LOOKS_PER_REGISTRY = 16
+"""One look in so many reads the registry again, for who has left since."""
 SILENT_AFTER = 10_000_000_000
 """Nanoseconds without a beat after which a replica is condemned, so that no change has to find out that it is dead."""
 log = structlog.get_logger("doorward")
@@ -30,7 +32,7 @@ Acknowledged = Mapping[str, int]
 class _Waiting:
     """One change that is held back."""
 
-    revision: int
+    revision: int | None
     done: asyncio.Future[Outcome]
     wait: Wait | None = None
     """None until the registry was read."""
@@ -58,11 +60,13 @@ class Waiting:
         self._hint = hint
         self._count = count
         self._waiting: list[_Waiting] = []
+        self._looks = 0
         self._watch: asyncio.Task[None] | None = None
 
-    async def wait(self, revision: int) -> Outcome:
+    async def wait(self, revision: int | None) -> Outcome:
         """Return when nobody, anywhere, can answer from before *revision*, which is committed; and how that is known.
 
+        None: from before what is committed by now.
         Takes as long as it takes: if the store cannot be asked who is registered, until it can.
         """
         began = self._boot()
@@ -93,18 +97,26 @@ class Waiting:
     async def _look(self) -> None:
         new = [it for it in self._waiting if it.wait is None]
         committed, own = self._boot(), self._own()
-        rows, acknowledged = await self._pool.run(self._read, bool(new))
+        unnamed = any(it.revision is None for it in new)
+        self._looks += 1
+        registry = bool(new) or self._looks % LOOKS_PER_REGISTRY == 0
+        head, rows, acknowledged = await self._pool.run(self._read, registry, unnamed)
+        if registry:
+            for waiting in self._waiting:
+                if waiting.wait is not None:
+                    waiting.wait.narrow(rows)
         for waiting in new:
-            waiting.wait = Wait(waiting.revision, rows, committed, own)
+            waiting.wait = Wait(head if waiting.revision is None else waiting.revision, rows, committed, own)
         silent = self._settle(acknowledged)
         if silent:
             log.warning("replicas did not confirm a change and are condemned", replicas=sorted(silent))
             await self._pool.run(self._store.replicas.condemn, sorted(silent))
 
-    def _read(self, registry: bool) -> tuple[list[RegistryRow], Acknowledged]:
+    def _read(self, registry: bool, unnamed: bool) -> tuple[int, list[RegistryRow], Acknowledged]:
+        head = self._store.revision() if unnamed else 0
         # The registry first: an acknowledgement that comes in between is seen, a replica that does has read the change.
         rows = [_row(it) for it in self._store.replicas.list_all()] if registry else []
-        return rows, self._store.replicas.list_acknowledgements()
+        return head, rows, self._store.replicas.list_acknowledgements()
 
     def _settle(self, acknowledged: Acknowledged | None) -> set[str]:
         """End the waits that are over, by time alone if nothing is known; return the replicas that let one expire."""

@@ -48,7 +48,7 @@ _BY_GROUP = """CASE WHEN EXISTS (
     WHERE b.organization = p.organization AND b.subject_kind = 'GROUP' AND b.keyspace = ks.name
       AND b.subject {any_of} (SELECT id FROM within){end}), '[]') || ']') END"""
 _RECORD = """
-SELECT r.value, ks.version, {secret}, {key}, {organization}, {principal}, {own}, {by_group}
+SELECT r.value, ks.source, {secret}, {key}, {organization}, {principal}, {own}, {by_group}
 FROM revision AS r
 LEFT JOIN keyspace AS ks ON ks.name = ?
 LEFT JOIN secret AS s ON s.keyspace = ks.name AND s.lookup = ?
@@ -58,7 +58,7 @@ LEFT JOIN principal AS p ON p.organization = k.organization AND p.id = k.owner
 WHERE r.id = 1
 """
 _PRINCIPAL_RECORD = """
-SELECT r.value, ks.version, {organization}, {principal}, {own}, {by_group}
+SELECT r.value, ks.source, {organization}, {principal}, {own}, {by_group}
 FROM revision AS r
 LEFT JOIN keyspace AS ks ON ks.name = ?
 LEFT JOIN principal AS p ON p.organization = ? AND p.id = ?
@@ -85,9 +85,9 @@ SELECT r.value, {keyspace} FROM revision AS r LEFT JOIN keyspace AS ks ON ks.nam
 def find_record(dialect: Dialect, keyspace: str, lookup: str) -> Snapshot:
     """Return what the store knows about the secret that *lookup* names. Last uses are left out: none decides."""
     row = dialect.database.execute_sql(_statement(dialect.param, _RECORD), (keyspace, lookup)).fetchone()
-    revision, version, *rest = row
+    revision, source, *rest = row
     if rest[0] is None:
-        return Snapshot(revision, version, None)
+        return Snapshot(revision, source, None)
     secret, rest = rest[: len(SECRET_NAMES)], rest[len(SECRET_NAMES) :]
     key, rest = rest[: len(KEY.names)], rest[len(KEY.names) :]
     organization, rest = rest[: len(ORGANIZATION.names)], rest[len(ORGANIZATION.names) :]
@@ -100,21 +100,21 @@ def find_record(dialect: Dialect, keyspace: str, lookup: str) -> Snapshot:
         bindings,
         groups,
     )
-    return Snapshot(revision, version, record)
+    return Snapshot(revision, source, record)
 
 
 def find_principal_record(dialect: Dialect, organization: str, principal: str, keyspace: str) -> PrincipalSnapshot:
     """Return what the store knows about a principal and its rights in one keyspace."""
     statement = _statement(dialect.param, _PRINCIPAL_RECORD)
     row = dialect.database.execute_sql(statement, (keyspace, organization, principal)).fetchone()
-    revision, version, *rest = row
+    revision, source, *rest = row
     if rest[0] is None:
-        return PrincipalSnapshot(revision, version, None)
+        return PrincipalSnapshot(revision, source, None)
     tenant, rest = rest[: len(ORGANIZATION.names)], rest[len(ORGANIZATION.names) :]
     *found, own, by_group = rest
     groups, bindings = _held(organization, keyspace, own, by_group)
     record = PrincipalRecord(to_principal(tuple(found)), to_organization(tuple(tenant)), bindings, groups)
-    return PrincipalSnapshot(revision, version, record)
+    return PrincipalSnapshot(revision, source, record)
 
 
 def find_facts(

@@ -43,8 +43,8 @@ class Snapshot:
     """What the store knew about one presented secret at one revision."""
 
     revision: int
-    keyspace_version: int | None
-    """None: there is no such keyspace."""
+    keyspace_source: str | None
+    """Its file; None: there is no such keyspace."""
     record: Record | None
     """None: no key of the keyspace has such a secret. Deleted keys, owners, organizations are in here, and say so."""
 
@@ -54,7 +54,7 @@ class PrincipalSnapshot:
     """What the store knew about one principal at one revision."""
 
     revision: int
-    keyspace_version: int | None
+    keyspace_source: str | None
     record: PrincipalRecord | None
     """None: there never was such a principal. A deleted one is in here, and says so."""
 

@@ -31,7 +31,15 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from doorward.v1 import freshness_pb2
-from doorward_server.core.errors import DoorwardError, Internal, InvalidField, Overloaded
+from doorward_server.core.errors import (
+    CountMismatch,
+    DoorwardError,
+    EtagMismatch,
+    Internal,
+    InvalidField,
+    NotFound,
+    Overloaded,
+)
 from doorward_server.core.freshness import Outcome
 from doorward_server.core.subject import Address
 from doorward_server.service.authorizing import Authorizer
@@ -58,8 +66,10 @@ ACTING_FOR = "doorward-acting-for"
 
 Method = Callable[[Any, Caller], Awaitable[Any]]
 Conversation = Callable[[AsyncIterator[tuple[Any, Caller]]], AsyncGenerator[Any, None]]
-Spread = Callable[[int], Awaitable[Outcome]]
-"""Waits until nobody can answer from before a revision, and returns how that is known."""
+Spread = Callable[[int | None], Awaitable[Outcome]]
+"""Waits until nobody can answer from before a revision (None: the latest), and returns how that is known."""
+DONE_BEFORE = (NotFound, EtagMismatch, CountMismatch)
+"""What a change may be told when it is sent again, because the first call timed out: that was one, too."""
 PROPAGATIONS = {outcome: freshness_pb2.Propagation.Value(f"PROPAGATION_{outcome}") for outcome in Outcome}
 log = structlog.get_logger("doorward")
 
@@ -141,9 +151,7 @@ class Gate:
                 async with deadline:
                     caller = await self._caller(context)
                     request = parse(received)
-                    response = await method(request, caller)
-                    if changes and not response.propagation:
-                        await self._propagate(request, response)
+                    response = await (self._changed(method, request, caller) if changes else method(request, caller))
                 if not caller.checked:
                     raise RuntimeError(f"{name} answered without asking the guard")
                 return response
@@ -169,12 +177,20 @@ class Gate:
 
         return call
 
-    async def _propagate(self, request: Any, response: Any) -> None:
-        """Say in *response* how far its change has come, when it has come far enough."""
-        if getattr(request, "no_wait", False):
-            response.propagation = freshness_pb2.PROPAGATION_NOT_AWAITED
-        else:
+    async def _changed(self, method: Method, request: Any, caller: Caller) -> Any:
+        """Return the answer of a method that changes something, once all that was changed has come far enough."""
+        waits = not getattr(request, "no_wait", False)
+        try:
+            response = await method(request, caller)
+        except DONE_BEFORE:
+            if waits:
+                await self._spread(None)
+            raise
+        if not response.propagation and waits:
             response.propagation = PROPAGATIONS[await self._spread(response.revision)]
+        elif not response.propagation:
+            response.propagation = freshness_pb2.PROPAGATION_NOT_AWAITED
+        return response
 
     def _converse(
         self, name: str, method: Conversation, parse: Callable[[bytes], Message]

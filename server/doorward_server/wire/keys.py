@@ -161,8 +161,9 @@ class KeyServicer:
         )
 
     async def _shown(self, key: Key) -> pb.Key:
-        known = self._catalog.known(key.keyspace)
-        keyspace = known[1] if known else await self._management.run(self._catalog.get, key.keyspace)
+        keyspace = self._catalog.known(key.keyspace)
+        if keyspace is None:
+            keyspace = await self._management.run(self._catalog.get, key.keyspace)
         return to_key(key, self._clock(), keyspace)
 
     async def _issued(self, issued: Issued) -> dict[str, Any]:

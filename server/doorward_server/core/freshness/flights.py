@@ -31,7 +31,8 @@ class Flights(Generic[T]):
             flight = flights.find(key)
             if flight is None:
                 flight = flights.begin(key, clock())    # then start the read; whoever does calls land or fail
-            ... wait until it is done; an error is raised to all who wait, but a cancelled read is begun again ...
+            ... wait until it is done; an error is raised to all who wait, but a cancelled read is begun again, and so
+            is, for who arrived after it began, one whose error tells what the store has ...
             if flights.usable(flight, arrived_at, clock()):
                 return flight.fill.value
 
