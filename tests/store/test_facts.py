@@ -315,17 +315,6 @@ def test_a_record_comes_with_facts_for_its_owner_and_groups(store: Store) -> Non
     assert store.find_principal_record_with_facts("acme", "carol", "aiia", abouts)[1] == ()
 
 
-def test_what_somebody_is_related_to_is_listed(store: Store) -> None:
-    write(store, "b/1#r@alice", "a/2#r@alice", "a/1#s@@staff", "a/1#r@alice", "a/1#r@@staff", "a/3#r@bob")
-    everything = [("a/1", "r"), ("a/1", "s"), ("a/2", "r"), ("b/1", "r")]
-    assert store.list_held_relations("acme", "aiia", "alice", ["staff"]) == everything
-    assert store.list_held_relations("acme", "aiia", "alice", [], ("a/1", "r"), 1) == [("a/2", "r")]
-    found: list[tuple[str, str]] = []
-    while page := store.list_held_relations("acme", "aiia", "alice", ["staff"], found[-1] if found else ("", ""), 2):
-        found += page
-    assert found == everything
-
-
 class Meddler:
     """Somebody who writes between the statements of a read."""
 

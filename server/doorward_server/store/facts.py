@@ -5,7 +5,7 @@ Decisions read it by `Store.find_facts`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from peewee import Tuple, fn
@@ -118,24 +118,6 @@ class FactStore:
     ) -> Written[int]:
         """Remove what is kept about a resource and all relations to it; return how many. Raises NotFound."""
         return self._write(lambda tx: _delete_resource(tx, (organization, keyspace, resource), told))
-
-
-def list_held(
-    tx: Transaction,
-    organization: str,
-    keyspace: str,
-    principal: str,
-    groups: Collection[str],
-    after: tuple[str, str],
-    limit: int,
-) -> list[tuple[str, str]]:
-    """Return (resource, relation) of all that *principal* and *groups* are related to, behind *after*."""
-    mine = (RELATION.subject_kind == SubjectKind.PRINCIPAL.value) & (RELATION.subject == principal)
-    theirs = (RELATION.subject_kind == SubjectKind.GROUP.value) & RELATION.subject.in_(list(groups))
-    place = (RELATION.organization == organization) & (RELATION.keyspace == keyspace)
-    query = RELATION.select(RELATION.resource, RELATION.relation).where(place & (mine | theirs)).distinct()
-    query = query.where(Tuple(RELATION.resource, RELATION.relation) > after)
-    return tx.rows(query.order_by(RELATION.resource, RELATION.relation).limit(limit))
 
 
 def _write(

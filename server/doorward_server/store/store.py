@@ -23,7 +23,6 @@ from . import (
     bulk,
     entities,
     expiries,
-    facts,
     keys,
     keyspaces,
     last_uses,
@@ -177,18 +176,6 @@ class Store(DirectoryStore):
         """Return a principal's record and what is kept about resources of its organization, from one snapshot."""
         asked = (organization, principal, keyspace, abouts)
         return self._read(lambda _: records.find_principal_record_with_facts(self._dialect, *asked))
-
-    def list_held_relations(
-        self,
-        organization: str,
-        keyspace: str,
-        principal: str,
-        groups: Collection[str],
-        after: tuple[str, str] = ("", ""),
-        limit: int = 50,
-    ) -> list[tuple[str, str]]:
-        """Return (resource, relation) of what *principal* and *groups* are related to, sorted, behind *after*."""
-        return self._look(lambda tx: facts.list_held(tx, organization, keyspace, principal, groups, after, limit))
 
     def find_keyspace_record(self, name: str) -> KeyspaceSnapshot:
         """Return a keyspace with the revision that it was read at."""
