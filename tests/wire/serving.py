@@ -228,7 +228,15 @@ class _Thread:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(TIMEOUT)
-        assert not self._thread.is_alive()
+        assert not self._thread.is_alive(), f"it does not stop; what it waits for:\n{_stacks(self.loop)}"
+
+
+def _stacks(loop: asyncio.AbstractEventLoop) -> str:
+    """Where the tasks of a loop are."""
+    text = io.StringIO()
+    for task in asyncio.all_tasks(loop):
+        task.print_stack(file=text)
+    return text.getvalue()
 
 
 def conversed(rpc: Any, request: Any) -> Any:
