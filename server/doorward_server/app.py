@@ -209,7 +209,9 @@ class App:
     async def _keep_flushing(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.uses.due.wait(), FLUSH_SECONDS)
+                # Not asyncio.wait_for: Python 3.11's forgets a cancellation that comes right after what it waits for.
+                async with asyncio.timeout(FLUSH_SECONDS):
+                    await self.uses.due.wait()
             await _attempt(self.uses.flush, "last uses wait for the next flush")
             await asyncio.sleep(FLUSH_SECONDS / 10)
 
