@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from doorward import AsyncClient, Client, Denied, Reason, Unavailable
 from doorward.cache import DecisionCache
+from doorward.v1 import keys_pb2
 from doorward_server.core.model import SECOND
 from doorward_server.service.authorizing import Authorizer
 from tests import databases
@@ -320,10 +322,10 @@ def test_a_client_that_joined_calls_would_be_found(stall: Shop, monkeypatch: pyt
     running: dict[Any, Any] = {}
     decide = Client._decide
 
-    def joining(self: Client, question: Any) -> Any:
+    def joining(self: Client, question: Any, words: bytes | None) -> Any:
         key = question.request.SerializeToString(deterministic=True)
         if key not in running or running[key].done():
-            running[key] = ThreadPoolExecutor(1).submit(decide, self, question)
+            running[key] = ThreadPoolExecutor(1).submit(decide, self, question, words)
         return running[key].result(60)
 
     monkeypatch.setattr(Client, "_decide", joining)
@@ -353,3 +355,79 @@ def test_a_child_with_its_parents_lease_would_be_found(stall: Shop, monkeypatch:
     monkeypatch.setattr(DecisionCache, "forget", lambda self: None if hasattr(self, "_lock") else forget(self))
     with pytest.raises(AssertionError):
         test_a_forked_child_starts_with_nothing(stall)
+
+
+# --- whose lease it is ------------------------------------------------------------------------------------------------
+
+
+def test_somebody_elses_key_does_not_end_the_lease(stall: Shop) -> None:
+    """Whoever holds a key of another organization must not be able to switch the cache of a backend off."""
+    other = Shop(stall.server)
+    stall.tenant.root.keyspaces.ApplyKeyspace(_applied(shop(stall.keyspace)))
+    foreign = other.tenant.key(stall.keyspace, ceiling=2, scopes=["reader"])
+    mine = stall.tenant.key("doorward", scopes=["backend"])
+    with Client(stall.server.target, mine.text, cache=100) as client:
+        remembers(client, lambda: stall.ask(client))
+        before = _info(client)
+        for _ in range(3):
+            said = asking(client, foreign, stall.tenant.id, stall.keyspace)
+            assert (said.reason, said.identity) == (Reason.ORGANIZATION_MISMATCH, None)
+        assert _info(client).hits == before.hits
+        reports = stall.server.app.metrics._hits["ALLOWED"]
+        stall.ask(client)
+        until(lambda: stall.server.app.metrics._hits["ALLOWED"] > reports)  # the stream goes on
+
+
+def test_who_may_ask_about_one_keyspace_alone_has_a_lease(stall: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    where = f"organizations/{stall.tenant.id}/keyspaces/{stall.keyspace}/decisions"
+    binding = keys_pb2.KeyBinding(role="backend", resources=[where])
+    mine = stall.tenant.key("doorward", ceiling=keys_pb2.CEILING_LIST, bindings=[binding])
+    with (
+        caplog.at_level(logging.WARNING, "doorward"),
+        Client(stall.server.target, mine.text, cache=100) as client,
+    ):
+        remembers(client, lambda: stall.ask(client))
+    assert "not cached" not in caplog.text
+
+
+def test_a_closed_client_answers_nothing_from_memory(stall: Shop) -> None:
+    client = Client(stall.server.target, stall.server.root, cache=100)
+    remembers(client, lambda: stall.ask(client))
+    client.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        stall.ask(client)
+
+
+def test_when_another_loop_takes_over_the_lease_of_the_one_before_ends(stall: Shop) -> None:
+    """Each has a cache of its own; loops that take turns must not leave a stream for each turn."""
+    client = AsyncClient(stall.server.target, stall.server.root, cache=100)
+
+    async def ask() -> Any:
+        assert await client.authorize(stall.held.text, keyspace=stall.keyspace, action="things:read", timeout=30)
+        cached: Any = client._cached
+        return cached._keeper._task
+
+    async def ended(task: Any) -> bool:
+        done, _ = await asyncio.wait({task}, timeout=60)
+        return task in done
+
+    with asyncio.Runner() as one, asyncio.Runner() as other:
+        first = one.run(ask())
+        second = other.run(ask())
+        assert one.run(ended(first))
+        other.run(client.close())
+        assert second.done()
+
+
+def test_a_remembered_answer_ends_when_the_key_does(stall: Shop) -> None:
+    expiry = keys_pb2.Expiry(duration=Duration(seconds=2))
+    held = stall.tenant.key(stall.keyspace, ceiling=keys_pb2.CEILING_LIST, scopes=["reader"], expiry=expiry)
+    with Client(stall.server.target, stall.server.root, cache=100) as client:
+
+        def ask() -> Any:
+            return asking(client, held, stall.tenant.id, stall.keyspace)
+
+        remembers(client, ask)
+        stall.server.clock.now += 2 * SECOND
+        until(lambda: not ask().allowed)
+        assert ask().reason is Reason.KEY_EXPIRED
