@@ -240,6 +240,11 @@ class DecisionCache:
             self._worded = {}
             self._names.clear()
 
+    def finished(self) -> None:
+        """Take note that the server has read all that was said, up to the end of the stream."""
+        with self._lock:
+            self._under_way.clear()
+
     def close(self) -> None:
         """Give no more answers; what no server has confirmed to have heard of is lost."""
         self._closed = True

@@ -152,6 +152,8 @@ class LeaseThread:
                 pause.began()
                 if self._cache.received(told):
                     woken.set()
+            if self._stopping.is_set():
+                self._cache.finished()
         finally:
             over.set()
             woken.set()
@@ -238,6 +240,13 @@ class LeaseTask:
                 pause.began()
                 if self._cache.received(told):
                     self._woken.set()
+            if self._stopping:
+                self._cache.finished()
+        except asyncio.CancelledError:
+            # A call that is given up says so in the same way as a task that is to end.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
         finally:
             call.cancel()
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from doorward import AsyncClient, Client, Denied, Reason, Unavailable
+from doorward import AsyncClient, Client, Denied, Reason, Unavailable, keeping
 from doorward.cache import DecisionCache
 from doorward.v1 import keys_pb2
 from doorward_server.core.model import SECOND
@@ -417,6 +417,74 @@ def test_when_another_loop_takes_over_the_lease_of_the_one_before_ends(stall: Sh
         assert one.run(ended(first))
         other.run(client.close())
         assert second.done()
+
+
+def test_each_hit_is_told_once_when_a_client_has_closed(stall: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeping, "FAREWELL", 60.0)
+    before = stall.server.app.metrics._hits["ALLOWED"]
+    with Client(stall.server.target, stall.server.root, cache=100) as client:
+        remembers(client, lambda: stall.ask(client))
+        for _ in range(100):
+            stall.ask(client)
+    assert _info(client).lost == 0
+    assert stall.server.app.metrics._hits["ALLOWED"] - before == _info(client).hits
+
+
+def test_each_hit_is_told_once_for_asyncio_too(stall: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeping, "FAREWELL", 60.0)
+    before = stall.server.app.metrics._hits["ALLOWED"]
+
+    async def scenario() -> Any:
+        async with AsyncClient(stall.server.target, stall.server.root, cache=100) as client:
+
+            async def ask() -> Any:
+                return await client.authorize(stall.held.text, keyspace=stall.keyspace, action="things:read")
+
+            await _remembered(client, ask)
+            for _ in range(100):
+                await ask()
+        return client.cache_info()
+
+    info = asyncio.run(scenario())
+    assert info.lost == 0
+    assert stall.server.app.metrics._hits["ALLOWED"] - before == info.hits
+
+
+def silent_once(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Have the next stream that is looked at be taken for dead; the list tells when it was."""
+    seen: list[bool] = []
+
+    def overdue(self: DecisionCache) -> bool:
+        seen.append(True)
+        return len(seen) == 1
+
+    monkeypatch.setattr(DecisionCache, "overdue", overdue)
+    return seen
+
+
+def test_another_stream_follows_one_that_is_silent(stall: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Client(stall.server.target, stall.server.root, cache=100) as client:
+        remembers(client, lambda: stall.ask(client))
+        seen = silent_once(monkeypatch)
+        until(lambda: len(seen) > 2)
+        remembers(client, lambda: stall.ask(client))
+
+
+def test_another_stream_follows_one_that_is_silent_for_asyncio_too(
+    stall: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with AsyncClient(stall.server.target, stall.server.root, cache=100) as client:
+
+            async def ask() -> Any:
+                return await client.authorize(stall.held.text, keyspace=stall.keyspace, action="things:read")
+
+            await _remembered(client, ask)
+            seen = silent_once(monkeypatch)
+            await asyncio.to_thread(until, lambda: len(seen) > 2)
+            await _remembered(client, ask)
+
+    asyncio.run(scenario())
 
 
 def test_a_remembered_answer_ends_when_the_key_does(stall: Shop) -> None:
