@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from google.protobuf.duration_pb2 import Duration
 
-from doorward import AsyncClient, Client, Denied, Reason, Unavailable, keeping
+from doorward import AsyncClient, Client, Denied, Reason, Unavailable
 from doorward.cache import DecisionCache
-from doorward.v1 import keys_pb2
 from doorward_server.core.model import SECOND
 from doorward_server.service.authorizing import Authorizer
 from tests import databases
@@ -80,7 +78,7 @@ class Shop:
         self.tenant = new_tenant(server)
         self.keyspace = unique("shop")
         more = "".join(f"{word}: {value}\n" for word, value in words.items())
-        self.tenant.root.keyspaces.ApplyKeyspace(_applied(shop(self.keyspace) + more))
+        self.tenant.root.keyspaces.ApplyKeyspace(applied(shop(self.keyspace) + more))
         self.held = self.tenant.key(self.keyspace, ceiling=2, scopes=["reader"])
 
     def ask(self, client: Client, **more: Any) -> Any:
@@ -91,7 +89,7 @@ class Shop:
         return self.tenant.get(self.held.id).last_used_at.seconds
 
 
-def _applied(source: str) -> Any:
+def applied(source: str) -> Any:
     from doorward.v1 import keyspaces_pb2
 
     return keyspaces_pb2.ApplyKeyspaceRequest(source=source)
@@ -111,7 +109,7 @@ def test_for_asyncio_it_is_the_same(stall: Shop) -> None:
                     stall.held.text, keyspace=stall.keyspace, action="things:read", organization=stall.tenant.id
                 )
 
-            await _remembered(client, ask)
+            await remembered(client, ask)
             reasons = [str((await ask()).reason)]
             await asyncio.to_thread(stall.tenant.revoke, stall.held.id)
             return [*reasons, str((await ask()).reason)]
@@ -119,7 +117,7 @@ def test_for_asyncio_it_is_the_same(stall: Shop) -> None:
     assert asyncio.run(scenario()) == ["ALLOWED", "KEY_REVOKED"]
 
 
-async def _remembered(client: AsyncClient, ask: Callable[[], Awaitable[object]]) -> None:
+async def remembered(client: AsyncClient, ask: Callable[[], Awaitable[object]]) -> None:
     async with asyncio.timeout(60):
         while True:
             before = client.cache_info()
@@ -203,15 +201,15 @@ def test_without_a_lease_it_asks(stall: Shop) -> None:
     with Client(stall.server.target, stall.server.root, cache=100) as client:
         remembers(client, lambda: stall.ask(client))
         with blocked_tail(stall.server):
-            until(lambda: not _info(client).leased)
-            before = _info(client)
+            until(lambda: not info_of(client).leased)
+            before = info_of(client)
             assert stall.ask(client).allowed
-            after = _info(client)
+            after = info_of(client)
         assert (after.hits, after.asked) == (before.hits, before.asked + 1)
         remembers(client, lambda: stall.ask(client))
 
 
-def _info(client: Client) -> Any:
+def info_of(client: Client) -> Any:
     info = client.cache_info()
     assert info is not None
     return info
@@ -235,7 +233,7 @@ def test_who_may_not_have_a_lease_asks_every_time(stall: Shop, caplog: pytest.Lo
             assert stall.ask(client).allowed
             until(lambda: "decisions are not cached" in caplog.text)
             assert stall.ask(client).allowed
-            assert (_info(client).hits, _info(client).size, _info(client).leased) == (0, 0, False)
+            assert (info_of(client).hits, info_of(client).size, info_of(client).leased) == (0, 0, False)
     assert stall.held.text not in caplog.text
     assert mine.text not in caplog.text
 
@@ -248,7 +246,7 @@ def test_when_no_server_answers_it_says_so_or_what_the_caller_chose(
         client = Client(server.target, server.root, cache=100)
         remembers(client, lambda: open_shop.ask(client))
         assert shut.ask(client).allowed
-    until(lambda: not _info(client).leased)
+    until(lambda: not info_of(client).leased)
     with pytest.raises(Unavailable):
         open_shop.ask(client)
     for wanted in ("deny", "allow"):
@@ -273,7 +271,7 @@ def test_several_connections_to_several_replicas_share_one_lease(both: Pair) -> 
     """The answers come from either replica, the lease from one."""
     tenant = new_tenant(both.one)
     keyspace = unique("shop")
-    tenant.root.keyspaces.ApplyKeyspace(_applied(shop(keyspace)))
+    tenant.root.keyspaces.ApplyKeyspace(applied(shop(keyspace)))
     target = f"ipv4:127.0.0.1:{both.one.port},127.0.0.1:{both.other.port}"
     with Client(target, both.one.root, channels=2, insecure=True, cache=100) as client:
         for _ in range(5):
@@ -355,147 +353,3 @@ def test_a_child_with_its_parents_lease_would_be_found(stall: Shop, monkeypatch:
     monkeypatch.setattr(DecisionCache, "forget", lambda self: None if hasattr(self, "_lock") else forget(self))
     with pytest.raises(AssertionError):
         test_a_forked_child_starts_with_nothing(stall)
-
-
-# --- whose lease it is ------------------------------------------------------------------------------------------------
-
-
-def test_somebody_elses_key_does_not_end_the_lease(stall: Shop) -> None:
-    """Whoever holds a key of another organization must not be able to switch the cache of a backend off."""
-    other = Shop(stall.server)
-    stall.tenant.root.keyspaces.ApplyKeyspace(_applied(shop(stall.keyspace)))
-    foreign = other.tenant.key(stall.keyspace, ceiling=2, scopes=["reader"])
-    mine = stall.tenant.key("doorward", scopes=["backend"])
-    with Client(stall.server.target, mine.text, cache=100) as client:
-        remembers(client, lambda: stall.ask(client))
-        before = _info(client)
-        for _ in range(3):
-            said = asking(client, foreign, stall.tenant.id, stall.keyspace)
-            assert (said.reason, said.identity) == (Reason.ORGANIZATION_MISMATCH, None)
-        assert _info(client).hits == before.hits
-        reports = stall.server.app.metrics._hits["ALLOWED"]
-        stall.ask(client)
-        until(lambda: stall.server.app.metrics._hits["ALLOWED"] > reports)  # the stream goes on
-
-
-def test_who_may_ask_about_one_keyspace_alone_has_a_lease(stall: Shop, caplog: pytest.LogCaptureFixture) -> None:
-    where = f"organizations/{stall.tenant.id}/keyspaces/{stall.keyspace}/decisions"
-    binding = keys_pb2.KeyBinding(role="backend", resources=[where])
-    mine = stall.tenant.key("doorward", ceiling=keys_pb2.CEILING_LIST, bindings=[binding])
-    with (
-        caplog.at_level(logging.WARNING, "doorward"),
-        Client(stall.server.target, mine.text, cache=100) as client,
-    ):
-        remembers(client, lambda: stall.ask(client))
-    assert "not cached" not in caplog.text
-
-
-def test_a_closed_client_answers_nothing_from_memory(stall: Shop) -> None:
-    client = Client(stall.server.target, stall.server.root, cache=100)
-    remembers(client, lambda: stall.ask(client))
-    client.close()
-    with pytest.raises(RuntimeError, match="closed"):
-        stall.ask(client)
-
-
-def test_when_another_loop_takes_over_the_lease_of_the_one_before_ends(stall: Shop) -> None:
-    """Each has a cache of its own; loops that take turns must not leave a stream for each turn."""
-    client = AsyncClient(stall.server.target, stall.server.root, cache=100)
-
-    async def ask() -> Any:
-        assert await client.authorize(stall.held.text, keyspace=stall.keyspace, action="things:read", timeout=30)
-        cached: Any = client._cached
-        return cached._keeper._task
-
-    async def ended(task: Any) -> bool:
-        done, _ = await asyncio.wait({task}, timeout=60)
-        return task in done
-
-    with asyncio.Runner() as one, asyncio.Runner() as other:
-        first = one.run(ask())
-        second = other.run(ask())
-        assert one.run(ended(first))
-        other.run(client.close())
-        assert second.done()
-
-
-def test_each_hit_is_told_once_when_a_client_has_closed(stall: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeping, "FAREWELL", 60.0)
-    before = stall.server.app.metrics._hits["ALLOWED"]
-    with Client(stall.server.target, stall.server.root, cache=100) as client:
-        remembers(client, lambda: stall.ask(client))
-        for _ in range(100):
-            stall.ask(client)
-    assert _info(client).lost == 0
-    assert stall.server.app.metrics._hits["ALLOWED"] - before == _info(client).hits
-
-
-def test_each_hit_is_told_once_for_asyncio_too(stall: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeping, "FAREWELL", 60.0)
-    before = stall.server.app.metrics._hits["ALLOWED"]
-
-    async def scenario() -> Any:
-        async with AsyncClient(stall.server.target, stall.server.root, cache=100) as client:
-
-            async def ask() -> Any:
-                return await client.authorize(stall.held.text, keyspace=stall.keyspace, action="things:read")
-
-            await _remembered(client, ask)
-            for _ in range(100):
-                await ask()
-        return client.cache_info()
-
-    info = asyncio.run(scenario())
-    assert info.lost == 0
-    assert stall.server.app.metrics._hits["ALLOWED"] - before == info.hits
-
-
-def silent_once(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Have the next stream that is looked at be taken for dead; the list tells when it was."""
-    seen: list[bool] = []
-
-    def overdue(self: DecisionCache) -> bool:
-        seen.append(True)
-        return len(seen) == 1
-
-    monkeypatch.setattr(DecisionCache, "overdue", overdue)
-    return seen
-
-
-def test_another_stream_follows_one_that_is_silent(stall: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Client(stall.server.target, stall.server.root, cache=100) as client:
-        remembers(client, lambda: stall.ask(client))
-        seen = silent_once(monkeypatch)
-        until(lambda: len(seen) > 2)
-        remembers(client, lambda: stall.ask(client))
-
-
-def test_another_stream_follows_one_that_is_silent_for_asyncio_too(
-    stall: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def scenario() -> None:
-        async with AsyncClient(stall.server.target, stall.server.root, cache=100) as client:
-
-            async def ask() -> Any:
-                return await client.authorize(stall.held.text, keyspace=stall.keyspace, action="things:read")
-
-            await _remembered(client, ask)
-            seen = silent_once(monkeypatch)
-            await asyncio.to_thread(until, lambda: len(seen) > 2)
-            await _remembered(client, ask)
-
-    asyncio.run(scenario())
-
-
-def test_a_remembered_answer_ends_when_the_key_does(stall: Shop) -> None:
-    expiry = keys_pb2.Expiry(duration=Duration(seconds=2))
-    held = stall.tenant.key(stall.keyspace, ceiling=keys_pb2.CEILING_LIST, scopes=["reader"], expiry=expiry)
-    with Client(stall.server.target, stall.server.root, cache=100) as client:
-
-        def ask() -> Any:
-            return asking(client, held, stall.tenant.id, stall.keyspace)
-
-        remembers(client, ask)
-        stall.server.clock.now += 2 * SECOND
-        until(lambda: not ask().allowed)
-        assert ask().reason is Reason.KEY_EXPIRED
