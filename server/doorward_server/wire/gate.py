@@ -16,12 +16,13 @@ import contextlib
 import secrets
 import time
 import traceback
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+import types
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache, partial
 from ipaddress import ip_address
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import unquote
 
 import grpc
@@ -64,7 +65,8 @@ MAX_STREAM_BYTES = 64 << 20
 """Of all messages of one call together; ten thousand usual rows of an import have a tenth of it."""
 ACTING_FOR = "doorward-acting-for"
 
-Method = Callable[[Any, Caller], Awaitable[Any]]
+T = TypeVar("T")
+Method = Callable[[Any, Caller], Coroutine[Any, Any, Any]]
 Conversation = Callable[[AsyncIterator[tuple[Any, Caller]]], AsyncGenerator[Any, None]]
 Spread = Callable[[int | None], Awaitable[Outcome]]
 """Waits until nobody can answer from before a revision (None: the latest), and returns how that is known."""
@@ -84,6 +86,10 @@ class Kind(Enum):
 
 def _places(kind: Kind) -> int:
     return {Kind.UNARY: MAX_CALLS, Kind.STREAM: MAX_STREAMS, Kind.CONVERSATION: MAX_CONVERSATIONS}[kind]
+
+
+class _TooLate(Exception):
+    """A call without a deadline took as long as such a call may."""
 
 
 @dataclass(slots=True)
@@ -137,21 +143,20 @@ class Gate:
         self, name: str, method: Method, streams: bool, changes: bool, parse: Callable[[Any], Any]
     ) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]:
         count, quiet, kind = self._metrics.handled, name in self._quiet, Kind.STREAM if streams else Kind.UNARY
+        within = _unbounded if streams else _bounded
 
         async def call(received: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             started = time.perf_counter()
             caller: Caller | None = None
             code = grpc.StatusCode.OK
-            left = cast("float | None", context.time_remaining())  # None without a deadline, whatever the stubs say
-            deadline = asyncio.timeout(DEFAULT_DEADLINE if left is None and not streams else None)
             entered = False
             try:
                 self._enter(kind)
                 entered = True
-                async with deadline:
-                    caller = await self._caller(context)
-                    request = parse(received)
-                    response = await (self._changed(method, request, caller) if changes else method(request, caller))
+                caller = await within(self._caller(context), context, started)
+                request = parse(received)
+                answer = self._changed(method, request, caller) if changes else method(request, caller)
+                response = await within(answer, context, started)
                 if not caller.checked:
                     raise RuntimeError(f"{name} answered without asking the guard")
                 return response
@@ -159,7 +164,7 @@ class Gate:
                 code = grpc.StatusCode.CANCELLED
                 raise
             except Exception as raised:  # noqa: BLE001  # an exception that leaves the handler leaks in grpcio
-                if isinstance(raised, TimeoutError) and deadline.expired():
+                if isinstance(raised, _TooLate):
                     code = grpc.StatusCode.DEADLINE_EXCEEDED
                     await context.abort(
                         code, f"No answer within {DEFAULT_DEADLINE:.0f} s, the deadline of calls without one."
@@ -266,6 +271,46 @@ class Gate:
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: DoorwardError, code: grpc.StatusCode) -> None:
     await context.abort(code, message_of(error), (("grpc-status-details-bin", details_of(error)),))
+
+
+async def _bounded(work: Coroutine[Any, Any, T], context: grpc.aio.ServicerContext[Any, Any], started: float) -> T:
+    """Return what *work* returns. Raises _TooLate if a call that *started* without a deadline takes too long.
+
+    Setting a timer costs more than a decision. So *work* is begun without one: most of it finds all that it needs in
+    memory and never waits.
+    """
+    try:
+        waits_for = work.send(None)
+    except StopIteration as done:
+        return cast(T, done.value)
+    left = cast("float | None", context.time_remaining())  # None without a deadline, whatever the stubs say
+    deadline = asyncio.timeout(started + DEFAULT_DEADLINE - time.perf_counter() if left is None else None)
+    try:
+        async with deadline:
+            return await _resumed(work, waits_for)
+    except TimeoutError:
+        if deadline.expired():
+            raise _TooLate from None
+        raise
+
+
+async def _unbounded(work: Awaitable[T], _context: object, _started: float) -> T:
+    return await work
+
+
+@types.coroutine
+def _resumed(work: Coroutine[Any, Any, T], waits_for: object) -> Generator[object, Any, T]:
+    """Go on with *work*, which was begun by hand and waits for something, until it returns."""
+    try:
+        while True:
+            try:
+                sent = yield waits_for
+            except BaseException as raised:  # noqa: BLE001  # a cancellation, too, is for the work
+                waits_for = work.throw(raised)
+            else:
+                waits_for = work.send(sent)
+    except StopIteration as done:
+        return cast(T, done.value)
 
 
 async def _write(context: grpc.aio.ServicerContext[Any, Any], answer: Any) -> None:
