@@ -33,11 +33,11 @@ class Asking:
 
     def admit(self, caller: Caller, ask: Ask, organization: str, permission: str) -> None:
         """Raise CallerForbidden unless *caller* may ask in *organization* (empty: its own), and about whom it does."""
-        keyspace = keyspace_name(ask)
         signed_in = ask.presented if isinstance(ask.presented, SignedIn) else None
-        asked = reach(caller, organization or (signed_in.organization if signed_in else ""))
-        self._guard.require(caller, permission, decisions(asked, keyspace))
+        organization = organization or (signed_in.organization if signed_in else "")
+        self._guard.require_decisions(caller, permission, organization, ask.keyspace)
         if signed_in is not None:
+            asked, keyspace = reach(caller, organization), ask.keyspace
             # In the principal's own organization too: or it could be found out who is in other ones.
             theirs = check_id("principal.organization", signed_in.organization, "organization")
             right = permission if permission == EXPLAIN else "decisions:impersonate"

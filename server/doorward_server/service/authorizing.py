@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from doorward_server.core.credential import Headers
 from doorward_server.core.decide import ALLOWED, DENIED, Decision, Question, decide, standing
 from doorward_server.core.errors import (
     CallerForbidden,
@@ -29,6 +28,7 @@ from doorward_server.service.finding import Finder, Found, HttpParts, SignedIn
 from doorward_server.service.guard import AUTHORIZE, Caller, Clock, Guard, decisions, reach
 from doorward_server.service.messages import MESSAGES
 from doorward_server.service.questions import Ask, Asked, Item, read_question
+from doorward_server.service.recognizing import Recognition
 from doorward_server.service.usage import LastUse
 
 MAX_ITEMS = 100
@@ -66,24 +66,36 @@ class Answers:
 class Authorizer:
     """Decides about presented credentials. Runs on the event loop."""
 
-    def __init__(self, finder: Finder, guard: Guard, uses: LastUse, clock: Clock) -> None:
+    def __init__(self, finder: Finder, guard: Guard, recognition: Recognition, uses: LastUse, clock: Clock) -> None:
         self._finder = finder
+        self._recognition = recognition
         self._guard = guard
         self._asking = Asking(finder, guard)
         self._uses = uses
         self._clock = clock
 
-    async def authenticate(self, headers: Headers, peer: Address | None) -> Caller:
+    async def authenticate(self, headers: Sequence[tuple[str, str]], peer: Address | None) -> Caller:
         """Return the caller whose key of the keyspace `doorward` is in *headers*. Raises CallerUnauthenticated."""
-        presented = HttpParts(tuple(headers), "")
-        found = await self._finder.find(presented, await self._finder.keyspace(DOORWARD), ("", str(peer)))
+        found = self._recognition.find(headers)
+        if found is None:
+            presented, ring = HttpParts(tuple(headers), ""), self._recognition.ring
+            found = await self._finder.find(presented, await self._finder.keyspace(DOORWARD), ("", str(peer)))
+            self._recognition.keep(headers, found, ring)
         denial, subject = found.denial, found.subject
         if denial is None and subject is not None:
             denial = self._good(subject, peer, dry_run=False)
         if denial is not None or subject is None:
             reason = denial.reason if denial else Reason.KEY_UNKNOWN
             raise CallerUnauthenticated(reason.value, MESSAGES[reason])
-        return Caller(subject, found.keyspace, found.revision, peer, depends_on=found.tokens, moments=found.moments)
+        return Caller(
+            subject,
+            found.keyspace,
+            found.revision,
+            peer,
+            depends_on=found.tokens,
+            moments=found.moments,
+            memo=found.known.memo if found.known is not None and found.tokens else None,
+        )
 
     async def act_for(self, caller: Caller, organization: str, principal: str) -> Caller:
         """Return *caller* as one that acts for a principal. Raises CallerForbidden without `principals:act`."""

@@ -76,6 +76,8 @@ class Found:
     """When it changes by itself, in order."""
     facts: tuple[StoredFacts, ...] = ()
     """If asked for: of the same revision, in the order of the questions."""
+    known: Known | None = None
+    """The record; None where there is nobody."""
 
 
 class Shared:
@@ -182,7 +184,7 @@ class Finder:
                     raise self._prover.unprovable(key, problem) from None
                 wanted = FROM_THE_STORE  # it was re-wrapped since it was read
                 continue
-            return _found(seen, facts) if proven else Found(DENIED[Reason.KEY_UNKNOWN], None, keyspace, seen.revision)
+            return found(seen, facts) if proven else Found(DENIED[Reason.KEY_UNKNOWN], None, keyspace, seen.revision)
         raise changes_too_fast(keyspace.name)
 
     async def principal(
@@ -194,13 +196,13 @@ class Finder:
         if abouts:
             fill, facts = await self._freshness.ask(lambda: self._read_principal(who, keyspace, abouts))
             seen = Seen(fill.value, fill.revision, leased=False)
-            return _found(_reached(seen, wanted), facts, Reason.OWNER_DISABLED)
+            return found(_reached(seen, wanted), facts, Reason.OWNER_DISABLED)
         key = ("principal", who.organization, who.principal, keyspace)
         seen = await self._freshness.see(key, lambda: self._read_principal(who, keyspace)[0], wanted)
         if seen.known.subject is None and not wanted.full:
             # Whoever makes a principal does not wait until nobody remembers that there was none.
             return await self.principal(who, keyspace, FROM_THE_STORE)
-        return _found(_reached(seen, wanted), (), Reason.OWNER_DISABLED)
+        return found(_reached(seen, wanted), (), Reason.OWNER_DISABLED)
 
     async def _see(
         self, keyspace: str, lookup: str, wanted: Consistency, abouts: Sequence[About]
@@ -274,13 +276,14 @@ def _reached(seen: Seen, wanted: Consistency) -> Seen:
     return seen
 
 
-def _found(seen: Seen, facts: Facts, nobody: Reason = Reason.KEY_UNKNOWN) -> Found:
+def found(seen: Seen, facts: Facts = (), nobody: Reason = Reason.KEY_UNKNOWN) -> Found:
+    """Return what *seen* means for whoever presented what stands for it; *nobody*: that there is none."""
     known = seen.known
     if known.subject is None:
         return Found(DENIED[nobody], None, known.keyspace, seen.revision)
     # What was not read under a lease may be undone without anybody hearing of it.
     tokens = known.tokens if seen.leased else ()
-    return Found(None, known.subject, known.keyspace, seen.revision, tokens, known.moments, facts)
+    return Found(None, known.subject, known.keyspace, seen.revision, tokens, known.moments, facts, known)
 
 
 def _moments(subject: Subject | None) -> tuple[Instant, ...]:
