@@ -25,6 +25,7 @@ from doorward_server.core.subject import Address, Subject, in_network
 from doorward_server.service.asking import Asking, api_version, keyspace_name
 from doorward_server.service.catalog import DOORWARD
 from doorward_server.service.finding import Finder, Found, HttpParts, SignedIn
+from doorward_server.service.freshness import Memo
 from doorward_server.service.guard import AUTHORIZE, Caller, Clock, Guard, decisions, reach
 from doorward_server.service.messages import MESSAGES
 from doorward_server.service.questions import Ask, Asked, Item, read_question
@@ -50,6 +51,8 @@ class Answer:
     """Microseconds for which a cache under a lease may keep it, from when it was asked; 0: not at all."""
     depends_on: tuple[int, ...] = ()
     """What ends that earlier, as tokens."""
+    memo: Memo | None = None
+    """Of the subject's record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,8 @@ class Authorizer:
         version = api_version(ask, subject, found.keyspace)
         kept_for = _cacheable_for(caller, found, decision, now)
         depends_on = (*found.tokens, *caller.depends_on) if kept_for else ()
-        return Answer(decision, subject, found.keyspace, found.revision, version, kept_for, depends_on)
+        memo = found.known.memo if found.known is not None and subject is not None else None
+        return Answer(decision, subject, found.keyspace, found.revision, version, kept_for, depends_on, memo)
 
     async def batch_authorize(self, caller: Caller, ask: Ask, items: Sequence[Item]) -> Answers:
         """Decide up to `MAX_ITEMS` questions about one credential as of one revision: equal to as many `authorize`."""

@@ -45,14 +45,18 @@ def boot_clock() -> int:
 
 
 class Memo:
-    """What follows from a record as long as none of its moments passes. It goes when the record does."""
+    """What follows from a record: some of it only as long as none of its moments passes. It goes when the record does.
 
-    __slots__ = ("_moments", "_passes", "_since", "_until")
+    `shown` is the wire's own: how it tells the API version and whose key it is.
+    """
+
+    __slots__ = ("_moments", "_passes", "_since", "_until", "shown")
 
     def __init__(self, moments: tuple[Instant, ...]) -> None:
         self._moments = moments
         self._since = self._until = 0
         self._passes: set[Leave] | None = None  # few records are a caller's, and an empty set takes 200 bytes
+        self.shown: tuple[str, bytes] | None = None
 
     def passes(self, leave: Leave, now: Instant) -> bool:
         """Tell whether its holder was given *leave*, and nothing has begun or ended by itself since."""
