@@ -94,7 +94,7 @@ def handler(door: Door, method: str) -> tuple[Handler, Callable[[Any], bytes]]:
     gate = Gate(door.app.authorizer, door.app.metrics, QUIET, door.app.waiting.wait)
     service = authz_pb2.DESCRIPTOR.services_by_name["AuthzService"]
     made = gate.guarded(door.authz, service)[method]
-    return made.unary_unary, made.response_serializer or bytes
+    return cast(Handler, made.unary_unary), made.response_serializer or bytes
 
 
 async def calls(call: Handler, written: Callable[[Any], bytes], bodies: list[bytes], context: Context) -> int:

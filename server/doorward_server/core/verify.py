@@ -93,10 +93,13 @@ class Peppers:
             raise UnknownPepper(f"verifier {verifier.kind}")
         if verifier.pepper in self.retired:
             raise RetiredPepper(verifier.pepper)
-        first, *others = (*verifier.inner, verifier.pepper)
-        digest = self._digest(first, secret)
-        for version in others:
-            digest = self._wrap(version, digest)
+        if verifier.inner:
+            first, *others = (*verifier.inner, verifier.pepper)
+            digest = self._digest(first, secret)
+            for version in others:
+                digest = self._wrap(version, digest)
+        else:
+            digest = self._digest(verifier.pepper, secret)
         return hmac.compare_digest(digest, verifier.digest)
 
     def rewrapped(self, verifier: Verifier) -> Verifier:
@@ -113,10 +116,10 @@ class Peppers:
         return hmac.digest(self._pepper(version), _AUDIT, sha256)
 
     def _digest(self, version: int, secret: SecretText) -> bytes:
-        return hmac.digest(self._pepper(version), _bytes(secret), sha256)
+        return hmac.digest(self._pepper(version), _bytes(secret), "sha256")
 
     def _wrap(self, version: int, digest: bytes) -> bytes:
-        return hmac.digest(self._pepper(version), digest, sha256)
+        return hmac.digest(self._pepper(version), digest, "sha256")
 
     def _pepper(self, version: int) -> bytes:
         try:

@@ -7,7 +7,8 @@ allows; decisions are made anew each time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from doorward_server.core.decide import ALLOWED, DENIED, Decision, Question, decide, standing
 from doorward_server.core.errors import (
@@ -20,7 +21,7 @@ from doorward_server.core.errors import (
 from doorward_server.core.fields import check_address, check_id
 from doorward_server.core.model import SECOND, Instant
 from doorward_server.core.policy import Keyspace
-from doorward_server.core.reasons import Reason
+from doorward_server.core.reasons import UNAUTHENTICATED, Reason
 from doorward_server.core.subject import Address, Subject, in_network
 from doorward_server.service.asking import Asking, api_version, keyspace_name
 from doorward_server.service.catalog import DOORWARD
@@ -37,8 +38,7 @@ LONGEST = 3600 * SECOND
 """Microseconds for which a client may keep an answer at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """A decision, and who it was about, if the caller may know that."""
 
     decision: Decision
@@ -94,6 +94,7 @@ class Authorizer:
             subject,
             found.keyspace,
             found.revision,
+            [],
             peer,
             depends_on=found.tokens,
             moments=found.moments,
@@ -110,7 +111,7 @@ class Authorizer:
             raise self._guard.nobody_to_act_for(organization, principal)
         depends_on = (*caller.depends_on, *found.tokens) if caller.depends_on and found.tokens else ()
         moments = (*caller.moments, *found.moments)
-        return replace(caller, acting_for=found.subject, depends_on=depends_on, moments=moments)
+        return caller._replace(acting_for=found.subject, depends_on=depends_on, moments=moments)
 
     async def authorize(self, caller: Caller, ask: Ask, item: Item) -> Answer:
         """Decide one question. Raises InvalidField, UnknownReference, CallerForbidden, StoreUnavailable, Overloaded."""
@@ -172,22 +173,25 @@ class Authorizer:
         return None
 
     def _decide(self, found: Found, question: Question, dry_run: bool, now: Instant) -> Decision:
-        if found.denial is not None or found.subject is None:
+        subject = found.subject
+        if found.denial is not None or subject is None:
             return found.denial or DENIED[Reason.KEY_UNKNOWN]
-        decision = decide(found.subject, question, found.keyspace, now)
-        self._note(found.subject, now, dry_run)
+        decision = decide(subject, question, found.keyspace, now)
+        if decision.reason not in UNAUTHENTICATED:
+            self._note(subject, now, dry_run)
         return decision
 
     def _good(self, subject: Subject, address: Address | None, dry_run: bool) -> Decision | None:
         now = self._clock()
-        self._note(subject, now, dry_run)
         denial = standing(subject, now)
-        if denial is None and not in_network(subject, address):
-            denial = DENIED[Reason.NETWORK_NOT_ALLOWED]
-        return denial
+        if denial is not None:
+            return denial
+        self._note(subject, now, dry_run)
+        return None if in_network(subject, address) else DENIED[Reason.NETWORK_NOT_ALLOWED]
 
     def _note(self, subject: Subject, now: Instant, dry_run: bool) -> None:
-        if not dry_run and subject.key is not None and subject.secret is not None and standing(subject, now) is None:
+        """Note that the key of *subject*, which is good for something, was used."""
+        if not dry_run and subject.key is not None and subject.secret is not None:
             self._uses.note(subject.key, subject.secret, now)
 
 
@@ -207,5 +211,8 @@ def _cacheable_for(caller: Caller, found: Found, decision: Decision, now: Instan
     subject = found.subject
     if not (found.tokens and caller.depends_on and decision.repeatable) or subject is None or subject.key is None:
         return 0
-    ahead = (moment - now for moment in (*found.moments, *caller.moments) if moment > now)
-    return min((LONGEST, *ahead))
+    longest = LONGEST
+    for moment in (*found.moments, *caller.moments):
+        if now < moment < now + longest:
+            longest = moment - now
+    return longest

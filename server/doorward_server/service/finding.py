@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from sys import intern
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from doorward_server.core.credential import claims_to_be_of, find_credential
 from doorward_server.core.decide import DENIED, Decision
@@ -62,8 +62,7 @@ About = tuple[str, str]
 """A resource about which facts are stored, and the parent that the caller says it has (empty: none said)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What is known of a presented credential before any question: whose it is, or why it is nobody's."""
 
     denial: Decision | None
@@ -131,8 +130,11 @@ class Finder:
 
     async def keyspace(self, name: str, wanted: Consistency = AS_PROMISED) -> Keyspace:
         """Return a keyspace. Raises UnknownReference, StoreUnavailable, Overloaded, RevisionNotReached."""
-        seen = await self._freshness.see(("keyspace", name), lambda: self._read_keyspace(name), wanted)
-        return _reached(seen, wanted).known.keyspace
+        key = ("keyspace", name)
+        seen = self._freshness.recall(key, wanted)
+        if seen is None:
+            seen = _reached(await self._freshness.see(key, lambda: self._read_keyspace(name), wanted), wanted)
+        return seen.known.keyspace
 
     async def facts(self, found: Found, abouts: Sequence[About]) -> dict[About, StoredFacts]:
         """Return what is stored about resources of the organization of *found*, as its subject is related to them.
@@ -211,8 +213,11 @@ class Finder:
             fill, facts = await self._freshness.ask(lambda: self._read_key(keyspace, lookup, abouts))
             return _reached(Seen(fill.value, fill.revision, leased=False), wanted), facts
         key = ("key", keyspace, lookup)
-        seen = await self._freshness.see(key, lambda: self._read_key(keyspace, lookup)[0], wanted)
-        return _reached(seen, wanted), ()
+        seen = self._freshness.recall(key, wanted)
+        if seen is None:
+            read = await self._freshness.see(key, lambda: self._read_key(keyspace, lookup)[0], wanted)
+            seen = _reached(read, wanted)
+        return seen, ()
 
     # --- what is remembered: each is one snapshot, read on a pool -----------------------------------------------------
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from doorward_server.core.errors import Overloaded, StoreUnavailable, UnknownReference
 from doorward_server.core.fields import LAST_INSTANT
@@ -102,8 +102,7 @@ class Consistency:
 AS_PROMISED = Consistency()
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """What was found, and as of which revision it holds. `leased`: it stays true as long as nobody hears otherwise."""
 
     known: Known

@@ -7,7 +7,8 @@ that makes one for a caller.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from doorward_server.core.decide import Decision, Question, decide, standing
 from doorward_server.core.errors import CallerForbidden, CallerUnauthenticated, GrantForbidden, InvalidField
@@ -27,14 +28,15 @@ AUTHORIZE = "decisions:authorize"
 Clock = Callable[[], Instant]
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Somebody whose key of the keyspace `doorward` holds, as of the start of this call."""
 
     subject: Subject
     keyspace: Keyspace
     """`doorward`, in the version that the caller was looked up with."""
     revision: int
+    checked: list[str]
+    """Permissions that were asked about during this call; an answer without any is a defect that the wire refuses."""
     client_ip: Address | None = None
     acting_for: Subject | None = None
     """The principal for whom a backend calls; its rights are needed too."""
@@ -42,10 +44,8 @@ class Caller:
     """What the caller's own rights depend on, as clients are told; empty if they were not read under a lease."""
     moments: tuple[Instant, ...] = ()
     """When they change by themselves."""
-    memo: Memo | None = field(default=None, compare=False, repr=False)
+    memo: Memo | None = None
     """What was found out about the record of the caller's key before; None if it was not read under a lease."""
-    checked: list[str] = field(default_factory=list, compare=False, repr=False)
-    """Permissions that were asked about during this call; an answer without any is a defect that the wire refuses."""
 
     @property
     def organization(self) -> str:
@@ -251,13 +251,13 @@ class Guard:
         denial = standing(subject, self._clock())
         if denial is not None:
             raise CallerUnauthenticated(denial.reason.value, f"it ended during this call ({denial.reason}).")
-        fresh = replace(
-            caller, subject=subject, keyspace=keyspace, revision=snapshot.revision, acting_for=None, memo=None
+        fresh = caller._replace(
+            subject=subject, keyspace=keyspace, revision=snapshot.revision, acting_for=None, memo=None
         )
         acting = caller.acting_for
         if acting is None or acting.owner is None:
             return fresh
-        return replace(fresh, acting_for=self.acting_subject(fresh, acting.organization.id, acting.owner.id))
+        return fresh._replace(acting_for=self.acting_subject(fresh, acting.organization.id, acting.owner.id))
 
     def acting_subject(self, caller: Caller, organization: str, principal: str) -> Subject:
         """Return, as the store has it, the principal that *caller* acts for. Raises CallerForbidden."""
