@@ -12,7 +12,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from typing import NamedTuple, TypeVar
 
@@ -39,9 +39,8 @@ MAX_PASSES = 256
 """Leaves that are noted of one caller."""
 
 
-def boot_clock() -> int:
-    """The real one: CLOCK_BOOTTIME."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+boot_clock: Boot = partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME)
+"""The real one. It is read several times in a call, so it is no function of Python's."""
 
 
 class Memo:
@@ -153,14 +152,15 @@ class Freshness:
     def _remembered(self, key: Hashable, arrived: int, wanted: Consistency) -> Seen | None:
         if arrived >= self.lease.until or wanted.full:
             return None
-        entry = self.cache.get(key)
+        cache = self.cache
+        entry = cache.get(key)
         if entry is None:
             return None
-        revision = max(entry.revision, self.cache.applied)
+        revision = entry.revision if entry.revision > cache.applied else cache.applied
         if revision < wanted.revision:
             return None
         self.hits += 1
-        return Seen(entry.value, revision, leased=True)
+        return Seen(entry.value, revision, True)
 
     async def _read(self, key: Hashable, read: Read, arrived: int, wanted: Consistency) -> Seen:
         while True:

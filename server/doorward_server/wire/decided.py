@@ -28,16 +28,20 @@ def to_response(answer: Answer) -> bytes:
     Messages that are written one after the other are one message. So what is the same in thousands of answers is
     written once: what a reason means in a keyspace, and who somebody is.
     """
-    decision, keyspace = answer.decision, answer.keyspace
+    decision, keyspace, match = answer.decision, answer.keyspace, answer.decision.match
     reason = decision.reason
-    rest = pb.AuthorizeResponse(revision=answer.revision, rule=_rule(decision.match), depends_on=answer.depends_on)
+    http = keyspace.http.answer(reason, MESSAGES[reason], decision.missing)
+    rest = pb.AuthorizeResponse(depends_on=answer.depends_on)
     if decision.missing or decision.missing_context:
         rest.missing_permissions.extend(decision.missing)
         rest.missing_context.extend(decision.missing_context)
-    if answer.cacheable_for:
-        rest.lease_cacheable_for.CopyFrom(to_duration(answer.cacheable_for))
-    http = keyspace.http.answer(reason, MESSAGES[reason], decision.missing)
-    return _verdict(reason, http, keyspace.fail_open) + _identity(answer) + rest.SerializeToString()
+    return b"".join((
+        _verdict(reason, http, keyspace.fail_open),
+        _identity(answer),
+        _matched(match.rule.role, match.binding, match.rule.index) if match is not None else b"",
+        _as_of(answer.revision, answer.cacheable_for),
+        rest.SerializeToString(),
+    ))  # fmt: skip
 
 
 @lru_cache(maxsize=1024)
@@ -47,6 +51,19 @@ def _verdict(reason: Reason, http: HttpAnswer, fail_open: bool) -> bytes:
     return pb.AuthorizeResponse(
         decision=allowed, reason=REASONS[reason], message=MESSAGES[reason], http=_http(http), fail_open=fail_open
     ).SerializeToString()
+
+
+@lru_cache(maxsize=4096)
+def _matched(role: str, binding: str, index: int) -> bytes:
+    """Return the part of an AuthorizeResponse that names the rule."""
+    return pb.AuthorizeResponse(rule=pb.MatchedRule(role=role, binding=binding, rule=index)).SerializeToString()
+
+
+@lru_cache(maxsize=64)
+def _as_of(revision: int, cacheable_for: int) -> bytes:
+    """Return the part of an AuthorizeResponse that says what it saw, and for how long it may be kept."""
+    kept = to_duration(cacheable_for) if cacheable_for else None
+    return pb.AuthorizeResponse(revision=revision, lease_cacheable_for=kept).SerializeToString()
 
 
 def _identity(answer: Answer) -> bytes:
