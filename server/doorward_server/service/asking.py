@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from doorward_server.core.decide import Question, needs_facts
 from doorward_server.core.facts import NOTHING_SENT, combine
@@ -26,9 +26,9 @@ class Asking:
         self._finder = finder
         self._guard = guard
 
-    async def keyspace(self, ask: Ask) -> Keyspace:
+    def keyspace(self, ask: Ask) -> Awaitable[Keyspace]:
         """Return the keyspace that is asked about. Raises UnknownReference, StoreUnavailable."""
-        return await self._finder.keyspace(ask.keyspace, ask.wanted)
+        return self._finder.keyspace(ask.keyspace, ask.wanted)
 
     def admit(self, caller: Caller, ask: Ask, organization: str, permission: str) -> None:
         """Raise CallerForbidden unless *caller* may ask in *organization* (empty: its own), and about whom it does."""
@@ -52,9 +52,9 @@ class Asking:
         resource = decisions(subject.organization.id, keyspace_name(ask))
         return subject if self._guard.may(caller, permission, resource) else None
 
-    async def find(self, caller: Caller, ask: Ask, keyspace: Keyspace) -> Found:
+    def find(self, caller: Caller, ask: Ask, keyspace: Keyspace) -> Awaitable[Found]:
         """Tell whose credential was presented."""
-        return await self._finder.find(ask.presented, keyspace, origin(caller, ask), ask.wanted)
+        return self._finder.find(ask.presented, keyspace, origin(caller, ask), ask.wanted)
 
     async def find_with_facts(
         self, caller: Caller, ask: Ask, keyspace: Keyspace, asked: Sequence[Asked]

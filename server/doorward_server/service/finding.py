@@ -36,6 +36,7 @@ ATTEMPTS = 4
 SHARED = 65_536
 """Organizations and principals that are kept once."""
 Facts = tuple[StoredFacts, ...]
+NO_FACTS: Facts = ()
 Part = TypeVar("Part", Organization, Principal)
 FROM_THE_STORE = Consistency(full=True)
 
@@ -174,7 +175,10 @@ class Finder:
             shape = present(text.reveal(), keyspace.format, keyspace.prefix, keyspace.legacy, self._lookup_key)
             if shape is None:
                 return Found(DENIED[Reason.CREDENTIAL_MALFORMED], None, keyspace, 0)
-            seen, facts = await self._see(keyspace.name, shape.lookup, wanted, abouts)
+            place, facts = ("key", keyspace.name, shape.lookup), NO_FACTS
+            seen = self._freshness.recall(place, wanted) if not abouts else None
+            if seen is None:
+                seen, facts = await self._see(place, wanted, abouts)
             if seen.known.keyspace is not keyspace:
                 keyspace = seen.known.keyspace  # where texts are and what they look like may be told otherwise by now
                 continue
@@ -209,17 +213,14 @@ class Finder:
         return found(_reached(seen, wanted), (), Reason.OWNER_DISABLED)
 
     async def _see(
-        self, keyspace: str, lookup: str, wanted: Consistency, abouts: Sequence[About]
+        self, place: tuple[str, str, str], wanted: Consistency, abouts: Sequence[About]
     ) -> tuple[Seen, Facts]:
+        _, keyspace, lookup = place
         if abouts:
             fill, facts = await self._freshness.ask(lambda: self._read_key(keyspace, lookup, abouts))
             return _reached(Seen(fill.value, fill.revision, leased=False), wanted), facts
-        key = ("key", keyspace, lookup)
-        seen = self._freshness.recall(key, wanted)
-        if seen is None:
-            read = await self._freshness.see(key, lambda: self._read_key(keyspace, lookup)[0], wanted)
-            seen = _reached(read, wanted)
-        return seen, ()
+        seen = await self._freshness.see(place, lambda: self._read_key(keyspace, lookup)[0], wanted)
+        return _reached(seen, wanted), NO_FACTS
 
     # --- what is remembered: each is one snapshot, read on a pool -----------------------------------------------------
 
