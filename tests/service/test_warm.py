@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ from doorward.v1 import authz_pb2, keys_pb2
 from doorward_server.core.errors import CallerForbidden, CallerUnauthenticated, StoreUnavailable
 from doorward_server.core.freshness import Change, Dependency
 from doorward_server.service import finding
+from doorward_server.service.freshness import Memo
 from doorward_server.service.pool import Pool
+from doorward_server.service.recognizing import Recognition
 from tests import databases
 from tests.bench.warm import Context, bodies, furnished, handler, warmed
 from tests.fakes import SECOND, FakeClock
@@ -172,3 +174,38 @@ def test_what_a_caller_may_ask_begins_and_ends_with_its_binding(door: Door) -> N
     request.organization = "another"
     with pytest.raises(CallerForbidden):
         door.run(door.authz.Authorize(request, door.caller(key)))
+
+
+PLANTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Callable[..., None]]] = {
+    "passes outlive the moments of their record": (
+        lambda patch: patch.setattr(Memo, "passes", lambda self, leave, now: leave in (self._passes or ())),
+        test_what_a_caller_may_ask_begins_and_ends_with_its_binding,
+    ),
+    "a caller is recognized, whatever peppers have become of it": (
+        lambda patch: patch.setattr(Recognition, "ring", None),
+        test_a_caller_is_proved_anew_with_new_peppers,
+    ),
+    "what a caller was is remembered without its record": (
+        lambda patch: patch.setattr(Recognition, "find", _remembering({}, Recognition.find)),
+        test_a_caller_is_recognized_only_while_its_record_is_remembered_under_a_lease,
+    ),
+}
+
+
+def _remembering(before: dict[Any, Any], right: Any) -> Any:
+    def find(self: Recognition, headers: Any) -> Any:
+        found = right(self, headers)
+        return before.setdefault(tuple(headers), found) if found else before.get(tuple(headers))
+
+    return find
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_a_planted_bug_is_found_out(
+    plant: str, door: Door, looks: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil, notices = PLANTS[plant]
+    spoil(monkeypatch)
+    asked = (door, looks) if "looks" in notices.__code__.co_varnames else (door,)
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        notices(*asked)

@@ -184,7 +184,7 @@ class Finder:
                 continue
             key = seen.known.subject.key if seen.known.subject is not None else None
             try:
-                proven = self._prover.proves_at_once(text, key) if key is not None else None
+                proven = self._prover.proves_at_once(text, key)
                 if proven is None:
                     proven = await self._prover.proves(text, key, shape.sound and not keyspace.adaptive, origin)
             except RetiredPepper as problem:
