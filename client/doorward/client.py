@@ -17,7 +17,22 @@ from typing import Any, Generic, Self
 import grpc
 
 from doorward import config, status
-from doorward.calls import A, Call, Pages, Stream, T, authz, directory, facts, groups, imports, keys, keyspaces, listing
+from doorward.calls import (
+    A,
+    Call,
+    Feed,
+    Pages,
+    Stream,
+    T,
+    authz,
+    directory,
+    facts,
+    groups,
+    imports,
+    keys,
+    keyspaces,
+    listing,
+)
 from doorward.channels import DECISIONS, C, Pool, aio_pool, sync_pool
 from doorward.config import TLS, Settings
 from doorward.errors import CallFailed, Internal, Misconfigured, Unavailable
@@ -223,6 +238,20 @@ class Client(_Caller[grpc.Channel]):
             items, token = self._ask(pages.page(token))
             yield from items
 
+    def _follow(self, feed: Feed[A, T]) -> Iterator[T]:
+        method = self._pool.next().method(feed.kind, feed.answer)
+        answers = method(feed.request, timeout=feed.timeout, metadata=self._metadata())
+        try:
+            for answer in answers:
+                yield feed.read(answer)
+        except grpc.RpcError as error:
+            failed = status.read(error)
+        else:
+            return
+        finally:
+            answers.cancel()  # whoever reads no further wants no more
+        raise failed  # out here it has no context: nothing of the call hangs on to it
+
 
 class AsyncClient(_Caller[grpc.aio.Channel]):
     """Doorward for asyncio: the methods of Client, to be awaited; lists are read with `async for`.
@@ -348,3 +377,20 @@ class AsyncClient(_Caller[grpc.aio.Channel]):
             items, token = await self._ask(pages.page(token))
             for item in items:
                 yield item
+
+    async def _follow(self, feed: Feed[A, T]) -> AsyncIterator[T]:
+        method = self._pool.next().method(feed.kind, feed.answer)
+        answers = method(feed.request, timeout=feed.timeout, metadata=self._metadata())
+        failed: CallFailed
+        try:
+            async for answer in answers:
+                if answer is None:  # grpc.aio says None where grpc says INTERNAL
+                    raise Internal("The answer cannot be read.")
+                yield feed.read(answer)
+        except grpc.RpcError as error:
+            failed = status.read(error)
+        else:
+            return
+        finally:
+            answers.cancel()  # whoever reads no further wants no more
+        raise failed  # out here it has no context: nothing of the call hangs on to it
