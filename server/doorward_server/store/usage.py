@@ -154,7 +154,7 @@ def _sum_by(tx: Transaction, scope: Scope, by: Dimension, limit: int) -> list[Su
 def _list_strangers(tx: Transaction, scope: Scope, limit: int) -> list[StrangerCount]:
     where, values = _where(scope)
     rows = tx.ask(_STRANGERS.format(where=where), *values, limit)
-    return [StrangerCount(*names, int(count)) for *names, count in rows]
+    return [StrangerCount(*row[:4], int(row[4])) for row in rows]
 
 
 def _list_cells(tx: Transaction, scope: Scope, after: Cell | None, limit: int) -> list[CellCount]:
