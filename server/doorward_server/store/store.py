@@ -44,6 +44,7 @@ from .replicas import ReplicaStore
 from .rows import REVISION
 from .tail import TailConnection, open_tail
 from .transaction import Transactions
+from .usage import UsageStore
 from .values import (
     About,
     ChainReport,
@@ -74,6 +75,7 @@ class Store(DirectoryStore):
         super().__init__(transactions)
         self.facts = FactStore(transactions)
         self.peppers = PepperStore(transactions)
+        self.usage = UsageStore(transactions)
         self.replicas = ReplicaStore(transactions, kept_for(self._dialect))
         self._migrating = threading.RLock()
         self._locks = 0
