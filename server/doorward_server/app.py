@@ -35,6 +35,7 @@ from doorward_server.service.importing import Imports
 from doorward_server.service.keys import Keys
 from doorward_server.service.keyspaces import Keyspaces
 from doorward_server.service.leasing import Hit, Leasing
+from doorward_server.service.limiting import Limiter
 from doorward_server.service.mint import Mint
 from doorward_server.service.peppers import Keyring, PepperProblem, Ring, check_peppers, make_ring, read_ring
 from doorward_server.service.pool import Pool
@@ -249,10 +250,13 @@ class App:
     async def _keep_pruning(self) -> None:
         while True:
             await asyncio.sleep(PRUNE_SECONDS)
-            await _attempt(self._prune, "the change log stays as long as it is")
+            await _attempt(self._prune, "what is over stays in the store")
 
     async def _prune(self) -> None:
-        while await self.pools[1].run(self.store.prune_changes):
+        management = self.pools[1]
+        while await management.run(self.store.prune_changes):
+            pass
+        while await management.run(self.store.limits.prune, self.clock()):
             pass
 
     async def _say(self, ready: bool) -> None:
@@ -302,7 +306,9 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     waits = Pool("waits", threads=1, backlog=8)  # one look at a time: those who wait share it
     freshness = Freshness(reads, keyring.current.lookup, boot)
     finder = Finder(store, catalog, keyring.current.lookup, prover, freshness)
-    authorizer = Authorizer(finder, guard, uses, telling, clock)
+    limits = Pool("limits", threads=1, backlog=8)  # one batch at a time, which nothing else holds up
+    limiter = Limiter(store, limits, clock, boot)
+    authorizer = Authorizer(finder, guard, uses, telling, limiter, clock)
     stale = round(config.serve_stale_for * SECOND)
     membership = Membership(store, keyring, config.peppers, clock, partial(new_id, "replica", random), stale)
     lease = _follow(store, membership, freshness, catalog, guard, metrics, waits, uses, counting, clock)
@@ -321,7 +327,7 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
         directory=DirectoryServicer(directory, roles, Facts(store, catalog, guard, quotas, clock), management),
         keyspaces=KeyspaceServicer(keyspaces, management),
     )
-    pools = (reads, management, slow, penalty, hashing, waits, recording)
+    pools = (reads, management, slow, penalty, hashing, waits, recording, limits)
     services = (keys, directory, roles, keyspaces, authorizer, uses, counting, recorder)
     return App(config, store, *services, metrics, *lease, Expiring(store), clock, pools, servicers)
 

@@ -42,6 +42,8 @@ class Item:
     attributes: Attributes = field(default_factory=dict)
     parent: Reference | None = None
     relations: tuple[Related, ...] = ()
+    cost: int = 0
+    """Units of limits that it takes; 0: what the keyspace says."""
     problem: InvalidField | None = None
     """What is wrong with the item itself. It is raised once the caller is known to be allowed to ask."""
 

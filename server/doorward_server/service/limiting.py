@@ -1,0 +1,256 @@
+"""Spending what limits allow: units are leased from the store, for all windows of a call at once, and spent here.
+
+Spending is a subtraction on the event loop. How many units a lease asks for follows what was spent in this cell so far:
+a key that is used now and then takes one at a time, and nothing that it does not use; a busy one asks rarely. What is
+left of a lease when its cell ends is lost: at most as much as the replica spent in that cell, or one in eight of what
+was left of the limit, whichever is less.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from doorward_server.core.decide import Question
+from doorward_server.core.errors import Overloaded, StoreUnavailable
+from doorward_server.core.limits import NEVER, Grant, Meter, Room
+from doorward_server.core.policy import Keyspace, Path
+from doorward_server.core.reasons import Reason
+from doorward_server.core.sections import Per, Window
+from doorward_server.core.subject import Subject
+from doorward_server.service.freshness import MICROSECOND, Boot
+from doorward_server.service.guard import Clock
+from doorward_server.service.pool import Pool
+from doorward_server.store import Charge, Store
+
+AT_ONCE = 100
+"""Charges in one transaction."""
+REMEMBERED = 50_000
+"""Counts of which a process knows something; beyond, those go whose cell is over."""
+MOST = 1_000_000
+"""Units in one lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How one limit stands after a call. Durations are in microseconds."""
+
+    name: str
+    limit: int
+    window: int
+    remaining: int
+    reset_after: int
+    retry_after: int | None = None
+    """None: the call fits into it, or never will."""
+
+
+@dataclass(frozen=True, slots=True)
+class Charged:
+    """What became of a call: why it is too much (None: it is not), and how its limits stand."""
+
+    reason: Reason | None
+    limits: tuple[Status, ...]
+
+
+FREE = Charged(None, ())
+"""Nothing limits it."""
+
+
+@dataclass(slots=True, eq=False)
+class _Bucket:
+    """Units of one lease, and what was learned with it. Instants are of the boot clock, in nanoseconds."""
+
+    meters: tuple[Meter, ...]
+    units: int = 0
+    until: int = 0
+    """When the cell ends in which they may be spent."""
+    spent: int = 0
+    """In this cell."""
+    rooms: tuple[Room, ...] = ()
+    epoch: int = 0
+    """What to add to an instant of the store, in nanoseconds, so that it never comes too late here."""
+    full_at: int = 0
+    """So many units were too much, until a new cell begins. 0: not that we know."""
+    full_until: int = 0
+    asking: asyncio.Future[None] | None = None
+
+    def spend(self, cost: int, now: int) -> bool:
+        """Take *cost* units, if they are here."""
+        if self.units < cost or now >= self.until:
+            return False
+        self.units -= cost
+        self.spent += cost
+        return True
+
+    def full(self, cost: int, now: int) -> bool:
+        """Tell whether *cost* is known not to fit before a new cell begins somewhere."""
+        return 0 < self.full_at <= cost and now < self.full_until
+
+    def wanted(self, cost: int, now: int) -> int:
+        """Return how many units to ask for: as many as were spent in this cell, or half of the last one's."""
+        if now >= self.until:
+            self.spent //= 2
+        return max(cost, min(self.spent, MOST))
+
+    def take(self, grant: Grant, cost: int, asked_at: int) -> None:
+        """Take what the store said to a question that was sent at *asked_at*."""
+        self.epoch = asked_at - grant.now * MICROSECOND
+        self.rooms = grant.rooms
+        ends = grant.ends * MICROSECOND + self.epoch
+        if grant.units:
+            live = self.units if asked_at < self.until else 0
+            self.units, self.until = live + grant.units, min(ends, self.until) if live else ends
+            self.full_at = 0
+        else:
+            self.full_at, self.full_until = cost, ends
+
+    def statuses(self, cost: int, now: int) -> tuple[Status, ...]:
+        """Return how every limit stands at *now*, for a call that would take *cost*."""
+        return tuple(self._status(room, cost, now) for room in self.rooms)
+
+    def _status(self, room: Room, cost: int, now: int) -> Status:
+        meter = room.meter
+        left = room.left + self.units
+        retry = self._after(room.retry_at, now) if left < cost and room.retry_at < NEVER else None
+        return Status(meter.name, meter.limit, meter.window, left, self._after(room.reset_at, now), retry)
+
+    def _after(self, at: int, now: int) -> int:
+        return max(0, -((now - self.epoch - at * MICROSECOND) // MICROSECOND))
+
+
+@dataclass(slots=True, eq=False)
+class _Asking:
+    """A charge on its way to the store."""
+
+    bucket: _Bucket
+    charge: Charge
+    done: asyncio.Future[None] = field(repr=False)
+
+
+class Limiter:
+    """Charges calls to the limits of their keyspace. Belongs to the event loop; the store is asked on *pool*."""
+
+    def __init__(self, store: Store, pool: Pool, clock: Clock, boot: Boot) -> None:
+        self._store = store
+        self._pool = pool
+        self._clock = clock
+        self._boot = boot
+        self._known: dict[tuple[str, ...], tuple[Keyspace, _Bucket | None]] = {}
+        self._buckets: dict[tuple[Meter, ...], _Bucket] = {}
+        self._queue: list[_Asking] = []
+        self._asking: asyncio.Task[None] | None = None
+        self.leases = 0
+        """How often the store was asked for units."""
+
+    async def charge(self, subject: Subject, question: Question, keyspace: Keyspace, cost: int) -> Charged:
+        """Charge an allowed call of *cost* units (0: what the keyspace says) to all its limits, or to none.
+
+        Raises StoreUnavailable and Overloaded where the store must be asked and cannot, unless the keyspace allows
+        what it cannot count.
+        """
+        bucket = self._bucket(subject, question, keyspace)
+        if bucket is None:
+            return FREE
+        cost = cost or keyspace.sections.limits.costs.get(question.action, 1)
+        if cost == 0:
+            return FREE
+        try:
+            while not bucket.spend(cost, now := self._boot()):
+                if bucket.full(cost, now):
+                    return Charged(_why(bucket, cost), bucket.statuses(cost, now))
+                await self._lease(bucket, cost)
+        except (StoreUnavailable, Overloaded):
+            if keyspace.sections.limits.allow_on_store_loss:
+                return FREE
+            raise
+        return Charged(None, bucket.statuses(0, now))
+
+    def limits(self, subject: Subject, question: Question, keyspace: Keyspace) -> bool:
+        """Tell whether anything limits such a call: its answer must not be given again without asking."""
+        return self._bucket(subject, question, keyspace) is not None
+
+    # --- whose units --------------------------------------------------------------------------------------------------
+
+    def _bucket(self, subject: Subject, question: Question, keyspace: Keyspace) -> _Bucket | None:
+        limits, key = keyspace.sections.limits, subject.key
+        if not limits.windows or key is None:
+            return None
+        owner = subject.owner.id if subject.owner is not None else ""
+        resource = question.path if limits.by_resource else ()
+        name = (keyspace.name, subject.organization.id, key.id, owner, question.action, *resource)
+        known = self._known.get(name)
+        if known is None or known[0] is not keyspace:
+            if len(self._known) >= REMEMBERED:
+                self._forget()
+            meters = tuple(_meters(limits.windows, subject, key.id, question.action, question.path, keyspace.name))
+            known = self._known[name] = keyspace, self._of(meters)
+        return known[1]
+
+    def _of(self, meters: tuple[Meter, ...]) -> _Bucket | None:
+        if not meters:
+            return None
+        return self._buckets.setdefault(meters, _Bucket(meters))
+
+    def _forget(self) -> None:
+        """Forget what is known for convenience, and the counts whose cell is over."""
+        self._known.clear()
+        now = self._boot()
+        live = {it: bucket for it, bucket in self._buckets.items() if bucket.asking or now < bucket.until}
+        self._buckets = live
+
+    # --- the store ----------------------------------------------------------------------------------------------------
+
+    async def _lease(self, bucket: _Bucket, cost: int) -> None:
+        """Wait for an answer of the store about *bucket*; those who wait for the same one share it."""
+        if bucket.asking is None:
+            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            done.add_done_callback(_seen)
+            bucket.asking = done
+            charge = Charge(bucket.meters, cost, bucket.wanted(cost, self._boot()))
+            self._queue.append(_Asking(bucket, charge, done))
+            if self._asking is None or self._asking.done():
+                self._asking = asyncio.get_running_loop().create_task(self._ask_on())
+        await asyncio.shield(bucket.asking)
+
+    async def _ask_on(self) -> None:
+        while self._queue:
+            batch, self._queue = self._queue[:AT_ONCE], self._queue[AT_ONCE:]
+            asked_at = self._boot()  # before the store looks at its clock: so a cell ends here before it does there
+            self.leases += len(batch)
+            try:
+                charges = [it.charge for it in batch]
+                grants = await self._pool.run(self._store.limits.charge, charges, self._clock)
+            except Exception as problem:  # noqa: BLE001  # handed over to whoever waits
+                for it in batch:
+                    it.bucket.asking = None
+                    it.done.set_exception(problem)
+                continue
+            for it, grant in zip(batch, grants, strict=True):
+                it.bucket.take(grant, it.charge.cost, asked_at)
+                it.bucket.asking = None
+                it.done.set_result(None)
+
+
+def _seen(done: asyncio.Future[None]) -> None:
+    if not done.cancelled():
+        done.exception()  # whoever waited may have given up, and asyncio would complain
+
+
+def _why(bucket: _Bucket, cost: int) -> Reason:
+    """Return the reason of the limit that holds out longest."""
+    refusing = [room for room in bucket.rooms if room.left < cost] or list(bucket.rooms)
+    return max(refusing, key=lambda room: (room.retry_at, room.meter.window)).meter.reason
+
+
+def _meters(
+    windows: Iterable[Window], subject: Subject, key: str, action: str, path: Path, keyspace: str
+) -> Iterable[Meter]:
+    owner = f"owner:{subject.owner.id}" if subject.owner is not None else f"key:{key}"
+    for window in windows:
+        if window.actions is None or action in window.actions:
+            whose = {Per.KEY: f"key:{key}", Per.OWNER: owner, Per.ORGANIZATION: "organization"}.get(window.per)
+            if whose is None:
+                whose = f"key:{key}/{blake2b('/'.join(path).encode(), digest_size=16).hexdigest()}"
+            yield Meter(subject.organization.id, keyspace, whose, window.name, window.limit, window.window)
