@@ -10,6 +10,7 @@ import pytest
 from doorward import Client, LimitStatus
 from doorward.v1 import authz_pb2, keys_pb2, keyspaces_pb2
 from doorward_server.core.errors import StoreUnavailable
+from doorward_server.core.model import SECOND
 from doorward_server.store.limits import LimitStore
 from tests.wire.replicas import counted_work
 from tests.wire.serving import Held, Server, refused, unique
@@ -222,3 +223,43 @@ def test_a_lost_store_is_no_denial(acme: Tenant, choice: str, monkeypatch: pytes
         assert (reason(answer), list(answer.limits)) == ("ALLOWED", [])
     else:
         assert refused(lambda: shop.ask(cost=100)).code == "UNAVAILABLE"
+
+
+def test_who_waited_for_units_is_let_through_although_their_cell_ends_on_the_way(server: Server, acme: Tenant) -> None:
+    shop = Shop(acme, HOURLY)
+    cell = 360 * SECOND
+    server.clock.now += cell - server.clock.now % cell - 1  # a microsecond before it ends, where SQLite's time is ours
+    assert shop.reasons(4) == ["ALLOWED", "ALLOWED", "ALLOWED", "RATE_LIMITED"]
+
+
+def test_a_key_may_have_limits_of_its_own(acme: Tenant) -> None:
+    shop = Shop(acme, "{windows: {per-hour: {limit: 2, window: 1h}, all: {per: organization, limit: 100, window: 1d}}}")
+    assert shop.reasons(3)[-1] == "RATE_LIMITED"
+    changed = acme.update(shop.held.id, limits={"per-hour": 4})
+    assert dict(changed.key.limits) == {"per-hour": 4}
+    assert shop.reasons(3) == ["ALLOWED", "ALLOWED", "RATE_LIMITED"]
+    acme.update(shop.held.id, "limits")
+    assert dict(acme.get(shop.held.id).limits) == {}
+    assert reason(shop.ask()) == "RATE_LIMITED"
+    (first, *_) = acme.events("keys:update", shop.held.id)
+    assert (first.before, first.after) == ({"limits": {}}, {"limits": {"per-hour": 4}})
+    made = shop.key(limits={"per-hour": 1})
+    assert shop.reasons(2, held=made) == ["ALLOWED", "RATE_LIMITED"]
+    for wrong, field in (({"all": 5}, "limits[all]"), ({"per-hour": -1}, "limits[per-hour]"), ({"?": 1}, "limits[?]")):
+        assert refused(lambda: acme.update(shop.held.id, limits=wrong)).metadata["field"] == field  # noqa: B023
+
+
+def test_an_owner_cannot_raise_the_limits_of_its_key(acme: Tenant) -> None:
+    shop = Shop(acme, HOURLY)
+    person = acme.person()
+    acme.bind(shop.keyspace, "reader", principal=person)
+    mine = shop.key(owner=person)
+    member, admin = acme.member(person), acme.caller("admin")
+    member.keys.UpdateKey(acme.changed(mine.id, name="renamed"))
+    for ask in (
+        lambda: member.keys.UpdateKey(acme.changed(mine.id, limits={"per-hour": 100})),
+        lambda: member.keys.UpdateKey(acme.changed(mine.id, "limits")),
+        lambda: member.keys.CreateKey(acme.new_key(shop.keyspace, owner=person, limits={"per-hour": 100})),
+    ):
+        assert refused(ask).code == "PERMISSION_DENIED"
+    assert admin.keys.UpdateKey(acme.changed(mine.id, limits={"per-hour": 100})).key.limits["per-hour"] == 100

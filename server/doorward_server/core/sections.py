@@ -23,7 +23,7 @@
       to: [store]                     # store, file, stdout; default: [store] for all, else [stdout]
       keep: 90d                       # in the store; default: 90d
 
-All of it is checked when the file is applied. Limits count: see `limits`.
+All of it is checked when the file is applied. How limits count: `limits`.
 """
 
 from __future__ import annotations

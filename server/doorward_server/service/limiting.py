@@ -9,13 +9,14 @@ was left of the limit, whichever is less.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from doorward_server.core.decide import Question
 from doorward_server.core.errors import Overloaded, StoreUnavailable
 from doorward_server.core.limits import NEVER, Grant, Meter, Room
+from doorward_server.core.model import Key
 from doorward_server.core.policy import Keyspace, Path
 from doorward_server.core.reasons import Reason
 from doorward_server.core.sections import Per, Window
@@ -58,6 +59,14 @@ FREE = Charged(None, ())
 """Nothing limits it."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiter:
+    """A call that needs units: whether it was let through or refused; None: it has to look again."""
+
+    cost: int
+    served: asyncio.Future[bool | None] = field(repr=False)
+
+
 @dataclass(slots=True, eq=False)
 class _Bucket:
     """Units of one lease, and what was learned with it. Instants are of the boot clock, in nanoseconds."""
@@ -74,7 +83,10 @@ class _Bucket:
     full_at: int = 0
     """So many units were too much, until a new cell begins. 0: not that we know."""
     full_until: int = 0
-    asking: asyncio.Future[None] | None = None
+    waiting: list[_Waiter] = field(default_factory=list)
+    """Calls that need more than is here, for which the store is not asked yet."""
+    asking: bool = False
+    """Whether the store is being asked, or about to be."""
 
     def spend(self, cost: int, now: int) -> bool:
         """Take *cost* units, if they are here."""
@@ -120,13 +132,13 @@ class _Bucket:
         return max(0, -((now - self.epoch - at * MICROSECOND) // MICROSECOND))
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Asking:
-    """A charge on its way to the store."""
+    """A charge on its way to the store, and the calls that waited for it before it was sent."""
 
     bucket: _Bucket
     charge: Charge
-    done: asyncio.Future[None] = field(repr=False)
+    waiters: list[_Waiter]
 
 
 class Limiter:
@@ -137,9 +149,9 @@ class Limiter:
         self._pool = pool
         self._clock = clock
         self._boot = boot
-        self._known: dict[tuple[str, ...], tuple[Keyspace, _Bucket | None]] = {}
+        self._known: dict[tuple[str, ...], tuple[Keyspace, Mapping[str, int], _Bucket | None]] = {}
         self._buckets: dict[tuple[Meter, ...], _Bucket] = {}
-        self._queue: list[_Asking] = []
+        self._queue: list[_Bucket] = []
         self._asking: asyncio.Task[None] | None = None
         self.leases = 0
         """How often the store was asked for units."""
@@ -157,14 +169,15 @@ class Limiter:
         if cost == 0:
             return FREE
         try:
-            while not bucket.spend(cost, now := self._boot()):
-                if bucket.full(cost, now):
-                    return Charged(_why(bucket, cost), bucket.statuses(cost, now))
-                await self._lease(bucket, cost)
+            let_through = None
+            while let_through is None and not bucket.spend(cost, now := self._boot()):
+                let_through = False if bucket.full(cost, now) else await self._lease(bucket, cost)
         except (StoreUnavailable, Overloaded):
             if keyspace.sections.limits.allow_on_store_loss:
                 return FREE
             raise
+        if let_through is False:
+            return Charged(_why(bucket, cost), bucket.statuses(cost, now))
         return Charged(None, bucket.statuses(0, now))
 
     def limits(self, subject: Subject, question: Question, keyspace: Keyspace) -> bool:
@@ -181,12 +194,12 @@ class Limiter:
         resource = question.path if limits.by_resource else ()
         name = (keyspace.name, subject.organization.id, key.id, owner, question.action, *resource)
         known = self._known.get(name)
-        if known is None or known[0] is not keyspace:
+        if known is None or known[0] is not keyspace or known[1] != key.limits:
             if len(self._known) >= REMEMBERED:
                 self._forget()
-            meters = tuple(_meters(limits.windows, subject, key.id, question.action, question.path, keyspace.name))
-            known = self._known[name] = keyspace, self._of(meters)
-        return known[1]
+            meters = tuple(_meters(limits.windows, subject, key, question.action, question.path))
+            known = self._known[name] = keyspace, key.limits, self._of(meters)
+        return known[2]
 
     def _of(self, meters: tuple[Meter, ...]) -> _Bucket | None:
         if not meters:
@@ -202,40 +215,72 @@ class Limiter:
 
     # --- the store ----------------------------------------------------------------------------------------------------
 
-    async def _lease(self, bucket: _Bucket, cost: int) -> None:
-        """Wait for an answer of the store about *bucket*; those who wait for the same one share it."""
-        if bucket.asking is None:
-            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            done.add_done_callback(_seen)
-            bucket.asking = done
-            charge = Charge(bucket.meters, cost, bucket.wanted(cost, self._boot()))
-            self._queue.append(_Asking(bucket, charge, done))
+    async def _lease(self, bucket: _Bucket, cost: int) -> bool | None:
+        """Wait for an answer of the store, and tell whether it let this call through; None: look again."""
+        waiter = _Waiter(cost, asyncio.get_running_loop().create_future())
+        bucket.waiting.append(waiter)
+        if not bucket.asking:
+            bucket.asking = True
+            self._queue.append(bucket)
             if self._asking is None or self._asking.done():
                 self._asking = asyncio.get_running_loop().create_task(self._ask_on())
-        await asyncio.shield(bucket.asking)
+        return await waiter.served
 
     async def _ask_on(self) -> None:
         while self._queue:
-            batch, self._queue = self._queue[:AT_ONCE], self._queue[AT_ONCE:]
+            buckets, self._queue = self._queue[:AT_ONCE], self._queue[AT_ONCE:]
             asked_at = self._boot()  # before the store looks at its clock: so a cell ends here before it does there
+            batch = [_about(bucket, asked_at) for bucket in buckets]
             self.leases += len(batch)
             try:
                 charges = [it.charge for it in batch]
                 grants = await self._pool.run(self._store.limits.charge, charges, self._clock)
             except Exception as problem:  # noqa: BLE001  # handed over to whoever waits
                 for it in batch:
-                    it.bucket.asking = None
-                    it.done.set_exception(problem)
+                    _end(it, problem)
                 continue
             for it, grant in zip(batch, grants, strict=True):
                 it.bucket.take(grant, it.charge.cost, asked_at)
-                it.bucket.asking = None
-                it.done.set_result(None)
+                _hand_out(it, granted=grant.units > 0)
+                _end(it, None)
 
 
-def _seen(done: asyncio.Future[None]) -> None:
-    if not done.cancelled():
-        done.exception()  # whoever waited may have given up, and asyncio would complain
+def _about(bucket: _Bucket, now: int) -> _Asking:
+    waiters, bucket.waiting = bucket.waiting, []
+    cost = waiters[0].cost
+    wanted = max(bucket.wanted(cost, now), min(MOST, sum(it.cost for it in waiters)))
+    return _Asking(bucket, Charge(bucket.meters, cost, wanted), waiters)
+
+
+def _hand_out(asking: _Asking, granted: bool) -> None:
+    """Tell those who waited before the store was asked what it has said, also if the cell has ended on the way.
+
+    For them that was said while they waited. Who came later must find units of a live cell.
+    """
+    bucket = asking.bucket
+    for waiter in asking.waiters:
+        if waiter.served.done():
+            continue
+        if not granted and waiter.cost >= asking.charge.cost:
+            waiter.served.set_result(False)
+        elif granted and waiter.cost <= bucket.units:
+            bucket.units -= waiter.cost
+            bucket.spent += waiter.cost
+            waiter.served.set_result(True)
+
+
+def _end(asking: _Asking, problem: Exception | None) -> None:
+    """Have those look again who were not let through, or tell them all what went wrong."""
+    bucket = asking.bucket
+    bucket.asking = False
+    late, bucket.waiting = bucket.waiting, []
+    for waiter in (*asking.waiters, *late):
+        if waiter.served.done():
+            continue
+        if problem is None:
+            waiter.served.set_result(None)
+        else:
+            waiter.served.set_exception(problem)
 
 
 def _why(bucket: _Bucket, cost: int) -> Reason:
@@ -244,13 +289,13 @@ def _why(bucket: _Bucket, cost: int) -> Reason:
     return max(refusing, key=lambda room: (room.retry_at, room.meter.window)).meter.reason
 
 
-def _meters(
-    windows: Iterable[Window], subject: Subject, key: str, action: str, path: Path, keyspace: str
-) -> Iterable[Meter]:
-    owner = f"owner:{subject.owner.id}" if subject.owner is not None else f"key:{key}"
+def _meters(windows: Iterable[Window], subject: Subject, key: Key, action: str, path: Path) -> Iterable[Meter]:
+    itself = f"key:{key.id}"
+    owner = f"owner:{subject.owner.id}" if subject.owner is not None else itself
     for window in windows:
         if window.actions is None or action in window.actions:
-            whose = {Per.KEY: f"key:{key}", Per.OWNER: owner, Per.ORGANIZATION: "organization"}.get(window.per)
+            whose = {Per.KEY: itself, Per.OWNER: owner, Per.ORGANIZATION: "organization"}.get(window.per)
             if whose is None:
-                whose = f"key:{key}/{blake2b('/'.join(path).encode(), digest_size=16).hexdigest()}"
-            yield Meter(subject.organization.id, keyspace, whose, window.name, window.limit, window.window)
+                whose = f"{itself}/{blake2b('/'.join(path).encode(), digest_size=16).hexdigest()}"
+            limit = key.limits.get(window.name, window.limit)
+            yield Meter(subject.organization.id, key.keyspace, whose, window.name, limit, window.window)

@@ -1,4 +1,4 @@
-"""What was charged to limits. No revision: no decision reads it, and a window ends by itself."""
+"""What was charged to limits; and limits of single keys. The first makes no revision: no record has it."""
 
 from typing import Any
 
@@ -17,7 +17,8 @@ CREATE TABLE limit_cell (
     units {integer} NOT NULL,
     PRIMARY KEY (organization, keyspace, subject, name, ends, starts)
 ) {clustered};
-CREATE INDEX limit_cell_age ON limit_cell (ends)
+CREATE INDEX limit_cell_age ON limit_cell (ends);
+ALTER TABLE key ADD COLUMN limits {text} NOT NULL DEFAULT '{{}}'
 """
 
 SQLITE = {"text": "TEXT", "integer": "INTEGER", "clustered": "STRICT, WITHOUT ROWID"}
@@ -25,7 +26,7 @@ POSTGRESQL = {"text": 'TEXT COLLATE "C"', "integer": "BIGINT", "clustered": ""}
 
 
 def up(migrator: Any, db: Any) -> None:
-    """Add a table and an index."""
+    """Add a table, an index and a column; nothing that exists changes."""
     words = SQLITE if isinstance(db, SqliteDatabase) else POSTGRESQL
     for statement in STATEMENTS.format(**words).split(";\n"):
         db.execute_sql(statement)
