@@ -14,6 +14,7 @@ from doorward_server.service.authorizing import MAX_ITEMS, Authorizer
 from doorward_server.service.explaining import Explainer
 from doorward_server.service.guard import Caller
 from doorward_server.service.leasing import Hit, Invalidation, Leasing, Ping, Pong
+from doorward_server.service.limiting import Status
 from doorward_server.wire.asking import read_ask, read_item, read_listed, read_selected
 from doorward_server.wire.convert import from_texts, from_timestamp, to_duration
 from doorward_server.wire.decided import (
@@ -56,7 +57,10 @@ class AuthzServicer:
         items = [read_item(item, request.organization) for item in request.items]
         answers = await self._authorizer.batch_authorize(caller, read_ask(request), items)
         return pb.BatchAuthorizeResponse(
-            results=[self._result(answers.keyspace, decision) for decision in answers.decisions],
+            results=[
+                self._result(answers.keyspace, decision, limits)
+                for decision, limits in zip(answers.decisions, answers.limits, strict=True)
+            ],
             identity=to_identity(answers.subject, answers.keyspace, answers.api_version),
             revision=answers.revision,
         )
@@ -109,7 +113,9 @@ class AuthzServicer:
             async for it in told:
                 yield _told(it)
 
-    def _result(self, keyspace: Keyspace, decision: Decision | DoorwardError) -> pb.BatchAuthorizeResult:
+    def _result(
+        self, keyspace: Keyspace, decision: Decision | DoorwardError, limits: tuple[Status, ...] = ()
+    ) -> pb.BatchAuthorizeResult:
         if isinstance(decision, DoorwardError):
             code = code_of(decision).value[0]
             error = pb.ItemError(
@@ -117,7 +123,7 @@ class AuthzServicer:
             )
             return pb.BatchAuthorizeResult(error=error)
         self._metrics.decided(keyspace.name, decision.reason)
-        return pb.BatchAuthorizeResult(**to_decision(decision, keyspace))
+        return pb.BatchAuthorizeResult(**to_decision(decision, keyspace, limits))
 
 
 async def _pings(messages: AsyncIterator[tuple[pb.LeaseRequest, Caller]]) -> AsyncIterator[tuple[Ping, Caller]]:

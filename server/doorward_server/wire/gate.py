@@ -3,8 +3,9 @@
 A servicer is a plain class with one method for each RPC, `async (request, caller) -> response`, a message or its bytes;
 it never sees the transport. Where the caller streams, `request` is the iterator of its messages, and there is no
 deadline but its own. Where both do, the method is an async generator over pairs of a message and its caller, who is
-authenticated anew with each. An answer that says how far a change has come is held back until it has: here, so that no
-change is forgotten.
+authenticated anew with each. Where the server alone does, it is an async generator that is given a message and its
+caller; who does not read what it yields is not waited for, and one without end must end when the server stops. An
+answer that says how far a change has come is held back until it has: here, so that no change is forgotten.
 `Gate.guarded` turns it into what grpcio calls. An RPC without such a method stops the start, and an answer that nobody
 asked the guard about is a defect, not an answer. Bytes become messages here, not in grpcio: whoever has no key gets
 nothing parsed, and what is no message is an error with a reason.
@@ -58,17 +59,22 @@ MAX_STREAMS = 50
 """Calls in which the caller streams. They have no deadline but the caller's, so they must not take others' places."""
 MAX_CONVERSATIONS = 2000
 """Calls in which both sides stream, all but idle and without end: one for each process of a backend."""
+MAX_FEEDS = 200
+"""Calls in which the server streams: exports, and watching."""
 SLOWEST = 5.0
-"""Seconds within which a caller must take an answer of a conversation; whoever does not read is not waited for."""
+"""Seconds within which a caller must take an answer of a stream; whoever does not read is not waited for."""
 SILENCE = 60.0
 """Seconds within which a caller who streams must send its next message."""
 MAX_STREAM_BYTES = 64 << 20
 """Of all messages of one call together; ten thousand usual rows of an import have a tenth of it."""
 ACTING_FOR = "doorward-acting-for"
 
+Context = grpc.aio.ServicerContext[Any, Any]
+Telling = Callable[[Any, Context], Awaitable[None]]
 T = TypeVar("T")
 Method = Callable[[Any, Caller], Coroutine[Any, Any, Any]]
 Conversation = Callable[[AsyncIterator[tuple[Any, Caller]]], AsyncGenerator[Any, None]]
+Feed = Callable[[Any, Caller], AsyncGenerator[Any, None]]
 Spread = Callable[[int | None], Awaitable[Outcome]]
 """Waits until nobody can answer from before a revision (None: the latest), and returns how that is known."""
 DONE_BEFORE = (NotFound, EtagMismatch, CountMismatch)
@@ -82,13 +88,14 @@ class Kind(StrEnum):
 
     UNARY = "nobody"
     STREAM = "the caller"
+    FEED = "the server"
     CONVERSATION = "both"
 
 
 def _places(kind: Kind) -> int:
     if kind is Kind.UNARY:
         return MAX_CALLS
-    return MAX_STREAMS if kind is Kind.STREAM else MAX_CONVERSATIONS
+    return {Kind.STREAM: MAX_STREAMS, Kind.FEED: MAX_FEEDS, Kind.CONVERSATION: MAX_CONVERSATIONS}[kind]
 
 
 class _TooLate(Exception):
@@ -97,10 +104,14 @@ class _TooLate(Exception):
 
 @dataclass(slots=True)
 class _Vouched:
-    """Who sends the messages of a conversation, as of the last one, and whether the guard was ever asked about them."""
+    """Who sends the messages of a call, as of the last one, and whether the guard was ever asked about them."""
 
     caller: Caller
     asked: bool = False
+
+    @property
+    def checked(self) -> bool:
+        return self.asked or bool(self.caller.checked)
 
 
 class Gate:
@@ -121,7 +132,7 @@ class Gate:
     @property
     def is_idle(self) -> bool:
         """Whether no call is running, but for conversations, which end when the server does."""
-        return not (self._running[Kind.UNARY] or self._running[Kind.STREAM])
+        return not any(count for kind, count in self._running.items() if kind is not Kind.CONVERSATION)
 
     async def idle(self) -> None:
         """Wait until `is_idle`."""
@@ -135,8 +146,10 @@ class Gate:
         name = f"/{rpc.containing_service.full_name}/{rpc.name}"
         streams, parse = rpc.client_streaming, GetMessageClass(rpc.input_type).FromString
         written = GetMessageClass(rpc.output_type).SerializeToString
-        if rpc.server_streaming:
+        if rpc.server_streaming and streams:
             return grpc.stream_stream_rpc_method_handler(self._converse(name, method, parse), None, written)  # type: ignore[arg-type]  # one that streams both ways is a Conversation
+        if rpc.server_streaming:
+            return grpc.unary_stream_rpc_method_handler(self._feed(name, method, parse), None, written)  # type: ignore[arg-type]  # one that streams answers is a Feed
         changes = "propagation" in rpc.output_type.fields_by_name
         call = self._wrap(name, method, streams, changes, partial(_stream if streams else _parsed, parse), written)
         handler = grpc.stream_unary_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
@@ -150,11 +163,11 @@ class Gate:
         changes: bool,
         parse: Callable[[Any], Any],
         write: Callable[[Any], bytes],
-    ) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]:
+    ) -> Callable[[Any, Context], Awaitable[Any]]:
         count, quiet, kind = self._metrics.handled, name in self._quiet, Kind.STREAM if streams else Kind.UNARY
         within = _unbounded if streams else _bounded
 
-        async def answer(received: Any, context: grpc.aio.ServicerContext[Any, Any], who: list[Caller]) -> bytes:
+        async def answer(received: Any, context: Context, who: list[Caller]) -> bytes:
             caller = await self._caller(context)
             who.append(caller)
             request = parse(received)
@@ -163,7 +176,7 @@ class Gate:
                 raise RuntimeError(f"{name} answered without asking the guard")
             return response if isinstance(response, bytes) else write(response)
 
-        async def call(received: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        async def call(received: Any, context: Context) -> Any:
             started, code, entered = time.perf_counter(), grpc.StatusCode.OK, False
             who: list[Caller] = []
             try:
@@ -207,19 +220,35 @@ class Gate:
             response.propagation = freshness_pb2.PROPAGATION_NOT_AWAITED
         return response
 
-    def _converse(
-        self, name: str, method: Conversation, parse: Callable[[bytes], Message]
-    ) -> Callable[[AsyncIterator[bytes], grpc.aio.ServicerContext[Any, Any]], Awaitable[None]]:
-        async def call(received: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    def _converse(self, name: str, method: Conversation, parse: Callable[[bytes], Message]) -> Telling:
+        def begun(received: AsyncIterator[bytes], context: Context, who: _Vouched) -> AsyncGenerator[Any, None]:
+            return method(self._messages(received, context, parse, who))
+
+        return self._tell(name, Kind.CONVERSATION, begun)
+
+    def _feed(self, name: str, method: Feed, parse: Callable[[bytes], Message]) -> Telling:
+        async def begun(received: bytes, _: Context, who: _Vouched) -> AsyncGenerator[Any, None]:
+            async with contextlib.aclosing(method(_parsed(parse, received), who.caller)) as answers:
+                async for answer in answers:
+                    yield answer
+            if not who.checked:
+                raise RuntimeError(f"{name} ended without asking the guard")
+
+        return self._tell(name, Kind.FEED, begun)
+
+    def _tell(
+        self, name: str, kind: Kind, begun: Callable[[Any, Context, _Vouched], AsyncGenerator[Any, None]]
+    ) -> Telling:
+        async def call(received: Any, context: Context) -> None:
             started, code, entered = time.perf_counter(), grpc.StatusCode.OK, False
             who: _Vouched | None = None
             try:
-                self._enter(Kind.CONVERSATION)
+                self._enter(kind)
                 entered = True
                 who = _Vouched(await self._caller(context))  # whoever has no key gets nothing parsed
-                async with contextlib.aclosing(method(self._messages(received, context, parse, who))) as answers:
+                async with contextlib.aclosing(begun(received, context, who)) as answers:
                     async for answer in answers:
-                        if not (who.asked or who.caller.checked):
+                        if not who.checked:
                             raise RuntimeError(f"{name} answered without asking the guard")
                         await _write(context, answer)
             except asyncio.CancelledError:
@@ -231,7 +260,7 @@ class Gate:
                 await _abort(context, error, code)
             finally:
                 if entered:
-                    self._leave(Kind.CONVERSATION)
+                    self._leave(kind)
                 seconds = time.perf_counter() - started
                 self._metrics.handled(name, code, seconds)
                 _log_call(name, code, seconds, who.caller if who else None)
@@ -241,13 +270,13 @@ class Gate:
     async def _messages(
         self,
         received: AsyncIterator[bytes],
-        context: grpc.aio.ServicerContext[Any, Any],
+        context: Context,
         parse: Callable[[bytes], Message],
         who: _Vouched,
     ) -> AsyncIterator[tuple[Message, Caller]]:
         messages = aiter(received)
         while (message := await _next(messages)) is not None:
-            who.asked = who.asked or bool(who.caller.checked)
+            who.asked = who.checked
             who.caller = await self._caller(context)
             yield _parsed(parse, message), who.caller
 
@@ -263,7 +292,7 @@ class Gate:
         if self.is_idle:
             self._idle.set()
 
-    async def _caller(self, context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
+    async def _caller(self, context: Context) -> Caller:
         presented, acting = [], []
         for key, value in context.invocation_metadata() or ():
             if key == "authorization" and isinstance(value, str):
@@ -279,11 +308,11 @@ class Gate:
         return await self._authorizer.act_for(caller, organization, principal)
 
 
-async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: DoorwardError, code: grpc.StatusCode) -> None:
+async def _abort(context: Context, error: DoorwardError, code: grpc.StatusCode) -> None:
     await context.abort(code, message_of(error), (("grpc-status-details-bin", details_of(error)),))
 
 
-async def _bounded(work: Coroutine[Any, Any, T], context: grpc.aio.ServicerContext[Any, Any]) -> T:
+async def _bounded(work: Coroutine[Any, Any, T], context: Context) -> T:
     """Return what *work* returns. Raises _TooLate if a call without a deadline takes too long.
 
     Setting a timer costs more than a decision. So *work* is begun without one: most of it finds all that it needs in
@@ -323,7 +352,7 @@ def _resumed(work: Coroutine[Any, Any, T], waits_for: object) -> Generator[objec
         return cast(T, done.value)
 
 
-async def _write(context: grpc.aio.ServicerContext[Any, Any], answer: Any) -> None:
+async def _write(context: Context, answer: Any) -> None:
     try:
         async with asyncio.timeout(SLOWEST):
             await context.write(answer)
