@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 import uvloop  # noqa: E402
-import yaml
+import yaml  # noqa: E402
 
 from doorward.v1 import authz_pb2, directory_pb2  # noqa: E402
 from doorward_server.wire.gate import Gate  # noqa: E402
