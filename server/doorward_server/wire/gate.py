@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import sys
 import time
 import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -49,6 +50,8 @@ from doorward_server.wire.metrics import Metrics
 
 DEFAULT_DEADLINE = 10.0
 """Seconds that a call without a deadline gets."""
+NEVER = float(sys.maxsize)
+"""Seconds that a context says are left where there is no deadline, if it does not say None (grpcio has both)."""
 MAX_CALLS = 1000
 """Unary calls that run at the same time. The pools of `app.build` hold some 800 pieces of work together; what came
 beyond would wait for the event loop alone, with its message in memory, until nobody waits for the answer any more."""
@@ -143,7 +146,8 @@ class Gate:
             caller: Caller | None = None
             code = grpc.StatusCode.OK
             left = cast("float | None", context.time_remaining())  # None without a deadline, whatever the stubs say
-            deadline = asyncio.timeout(DEFAULT_DEADLINE if left is None and not streams else None)
+            endless = left is None or left >= NEVER
+            deadline = asyncio.timeout(DEFAULT_DEADLINE if endless and not streams else None)
             entered = False
             try:
                 self._enter(kind)
