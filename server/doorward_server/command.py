@@ -22,8 +22,7 @@ from doorward_server.service.ring_keys import Part, RingKeys
 from doorward_server.service.rotation import Rotation, RotationRefused
 from doorward_server.serving import now, say, serve_alone, serve_as_worker, supervise
 from doorward_server.store import StoreNotReady
-from doorward_server.wire.native import TransportMissing
-from doorward_server.wire.server import BindFailed, Transport
+from doorward_server.wire.server import BindFailed, Transport, TransportMissing
 from doorward_server.workers import PortTaken
 
 T = TypeVar("T")

@@ -22,8 +22,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from doorward.v1 import authz_pb2, keyspaces_pb2
 from doorward_server.config import ConfigProblem, load
 from doorward_server.wire import gate
-from doorward_server.wire.native import TransportMissing
-from doorward_server.wire.server import BindFailed
+from doorward_server.wire.server import BindFailed, TransportMissing
 from tests import databases
 from tests.wire import test_bad_input, test_credentials, test_decisions, test_errors
 from tests.wire import test_permission_matrix as matrix
@@ -61,7 +60,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def test_the_server_here_is_the_native_one(server: Server) -> None:
-    assert type(server.app._server).__module__ == "pygrpc_native.aio"
+    assert type(server.app._server).__module__ == "doorward_server.wire.native"
 
 
 # --- the permission matrix, as far as it is unary ---------------------------------------------------------------------
@@ -175,6 +174,16 @@ def test_stopping_answers_every_call_that_runs_and_refuses_new_ones(waiting: tup
     assert refused(lambda: server.api().authz.Introspect(authz_pb2.IntrospectRequest())).code == "UNAVAILABLE"
 
 
+def test_callers_who_go_away_at_once_leave_nothing_behind(server: Server) -> None:
+    call: Any = server.channel.unary_unary("/doorward.v1.AuthzService/Introspect")
+    who, kept = [("authorization", f"Bearer {server.root}")], server.app._server
+    for _ in range(500):
+        call.future(b"", metadata=who).cancel()
+    call(b"", metadata=who, timeout=TIMEOUT)  # on the same connection: what came before it has been seen
+    until(lambda: not kept._calls)  # type: ignore[attr-defined]
+    assert server.app._gate.is_idle
+
+
 def test_many_callers_at_once_each_get_their_own_answer(server: Server) -> None:
     """Calls cross from the transport's threads to the event loop and back by number: no two may be mixed up."""
     tenant = new_tenant(server)
@@ -229,6 +238,7 @@ def test_a_port_that_is_taken_stops_the_start_and_says_so(server: Server, tmp_pa
 
 
 def test_without_its_package_the_start_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "doorward_server.wire.native", raising=False)
     monkeypatch.setitem(sys.modules, "pygrpc_native.aio", None)
     with (
         databases.fresh("sqlite", tmp_path) as url,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +12,6 @@ from grpc_reflection.v1alpha import reflection
 
 from doorward.v1 import authz_pb2, directory_pb2, keys_pb2, keyspaces_pb2
 from doorward_server.wire.gate import Gate
-from doorward_server.wire.native import native_server
 
 SERVICES = tuple(
     file.DESCRIPTOR.services_by_name[name]
@@ -75,6 +75,10 @@ class BindFailed(Exception):
     """The address is taken, not ours, or misspelt."""
 
 
+class TransportMissing(Exception):
+    """The package of the transport is not installed."""
+
+
 def make_server(
     gate: Gate,
     servicers: Servicers,
@@ -92,7 +96,7 @@ def make_server(
     members = (servicers.keys, servicers.authz, servicers.directory, servicers.keyspaces)
     guarded = {it.full_name: gate.guarded(member, it) for member, it in zip(members, SERVICES, strict=True)}
     if transport == "native":
-        return native_server({**guarded, health.SERVICE_NAME: _health_check(health_servicer)}, options)
+        return _native({**guarded, health.SERVICE_NAME: _health_check(health_servicer)}, options)
     # Not maximum_concurrent_rpcs: grpcio gives back a place for each call that it refuses, and so refuses only half of
     # what is too much at first and soon nothing (1.78). The gate counts.
     server = grpc.aio.server(options=options)
@@ -101,6 +105,17 @@ def make_server(
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection((*guarded, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     return server
+
+
+def _native(services: Mapping[str, Any], options: Sequence[tuple[str, int]]) -> grpc.aio.Server:
+    try:
+        from doorward_server.wire.native import native_server
+    except ImportError:
+        raise TransportMissing(
+            "The native transport needs the package pygrpc-native: pip install 'doorward[server,native]', "
+            "or leave out --transport and DOORWARD_TRANSPORT."
+        ) from None
+    return native_server(services, options)
 
 
 def _health_check(servicer: health.aio.HealthServicer) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
