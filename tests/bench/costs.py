@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import statistics
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import grpc
 
 from doorward.v1 import authz_pb2
 from tests.bench.calls import AUTHZ, Load, Row, checked, go_round
-from tests.bench.machine import HERE, LOAD, PATIENCE, USABLE, BenchFailed, Server, doorward, pinned, root_of
+from tests.bench.machine import HERE, LOAD, PATIENCE, USABLE, BenchFailed, NotThere, Server, doorward, pinned, root_of
 from tests.bench.million import Million
 from tests.bench.world import World, authorize, seeder, warm
 
@@ -141,8 +142,10 @@ def _streams(server: Server, key: str, folder: Path, streams: int) -> Iterator[N
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
+        if not select.select([process.stdout], [], [], PATIENCE)[0]:
+            raise NotThere(f"{streams} streams had no answer within {PATIENCE} s")
         if process.stdout.readline().strip() != "ready":
-            raise BenchFailed("the Lease streams did not come up")
+            raise BenchFailed("the Lease streams failed")
         yield
         if process.poll() is not None:
             raise BenchFailed("the Lease streams did not last")

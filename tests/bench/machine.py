@@ -30,6 +30,10 @@ class BenchFailed(SystemExit):
     """Something was not served, or not decided as it should have been: no figure of this run counts."""
 
 
+class NotThere(Exception):
+    """Something cannot be measured here, which takes nothing from the rest; the message says why."""
+
+
 @dataclass
 class Server:
     """A server process, where it listens, and where it can be asked what it did."""

@@ -18,7 +18,7 @@ from typing import Any
 import grpc
 
 from tests.bench.calls import Row
-from tests.bench.machine import HERE, ROOT, SERVERS, BenchFailed, Server, free_port, pinned, started
+from tests.bench.machine import HERE, ROOT, SERVERS, BenchFailed, NotThere, Server, free_port, pinned, started
 
 PEERS = ROOT / "build" / "peers"
 CERBOS = PEERS / "node_modules" / "@cerbos" / "cerbos-linux-x64"
@@ -35,10 +35,6 @@ resourcePolicy:
 CHECK = "/cerbos.svc.v1.CerbosService/CheckResources"
 ALLOWED = b"\x0a\x06update\x10\x01"
 """In an answer: the action, and EFFECT_ALLOW."""
-
-
-class NotThere(Exception):
-    """A peer is not installed, or does not run here; the message says why."""
 
 
 def _field(number: int, content: bytes) -> bytes:

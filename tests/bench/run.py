@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import sys
 import tempfile
 import time
@@ -24,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.bench import costs, goals, latency, peers  # noqa: E402
 from tests.bench.calls import Load, Row, go_round, measure  # noqa: E402
-from tests.bench.machine import SERVERS, Server, doorward, facts, nothing, pinned, root_of  # noqa: E402
+from tests.bench.machine import SERVERS, NotThere, Server, doorward, facts, nothing, pinned, root_of  # noqa: E402
 from tests.bench.million import furnished  # noqa: E402
 from tests.bench.proofs import Proofs, deciding, timing  # noqa: E402
 from tests.bench.remembered import bytes_per_key  # noqa: E402
@@ -86,9 +87,12 @@ class Bench:
         return row.median(row.costs) / row.decisions
 
     def do(self, what: str, work: Callable[[], dict[str, float]]) -> None:
-        """Do one part and keep what it found."""
+        """Do one part and keep what it found, or why there is nothing."""
         began = time.monotonic()
-        self.found |= work()
+        try:
+            self.found |= work()
+        except NotThere as why:
+            self.missing[what] = str(why)
         print(f"{what}: {time.monotonic() - began:.0f} s", flush=True)
 
 
@@ -104,9 +108,9 @@ def start(bench: Bench, stack: contextlib.ExitStack, *, with_peers: bool) -> Wor
     bench.servers["native"] = stack.enter_context(doorward(small, "--transport", "native"))
     try:
         if not with_peers:
-            raise peers.NotThere("this run leaves peers out")
+            raise NotThere("this run leaves peers out")
         bench.servers["cerbos"] = stack.enter_context(peers.cerbos(bench.folder))
-    except peers.NotThere as why:
+    except NotThere as why:
         for name in ("authorize_per_cerbos", "authorize_p99_per_cerbos_p99", "native_authorize_per_cerbos"):
             bench.missing[name] = str(why)
     return world
@@ -167,9 +171,9 @@ def in_process(bench: Bench, world: World, *, with_peers: bool) -> dict[str, flo
             bench.missing[name] = "this client has no cache"
     try:
         if not with_peers:
-            raise peers.NotThere("this run leaves peers out")
+            raise NotThere("this run leaves peers out")
         found |= peers.spicedb(bench.sizes.checks)
-    except peers.NotThere as why:
+    except NotThere as why:
         bench.missing["spicedb_check_us"] = str(why)
     return found
 
@@ -268,6 +272,7 @@ def parsed() -> argparse.Namespace:
 def main() -> None:
     """Measure. Exits with 1 if something was not served, or not decided, as it should have been."""
     began, arguments = time.monotonic(), parsed()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no server outlives it
     sizes = TINY if arguments.tiny else QUICK if arguments.quick else FULL
     with contextlib.ExitStack() as stack:
         name = stack.enter_context(tempfile.TemporaryDirectory(prefix="doorward-bench-"))
