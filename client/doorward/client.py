@@ -1,114 +1,30 @@
 """The two clients: one for threads, one for asyncio, with the same methods.
 
-The methods are described in `doorward.calls`; here is what they have in common: deadlines, connections and errors.
+The methods are described in `doorward.calls`; what both clients have is `doorward.caller`. Here calls are made.
 """
 
 from __future__ import annotations
 
 import asyncio
-import copy
-import os
-import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
-from typing import Any, Generic, Self
+from typing import Self
 
 import grpc
 
-from doorward import config, status
+from doorward import status
+from doorward.caller import Caller
 from doorward.calls import A, Call, Pages, Stream, T, authz, directory, facts, groups, imports, keys, keyspaces, listing
-from doorward.channels import DECISIONS, C, Pool, aio_pool, sync_pool
-from doorward.config import TLS, Settings
-from doorward.errors import CallFailed, Internal, Misconfigured, Unavailable
-from doorward.methods import acall, alisted, astream, call, listed, stream
-from doorward.secret import Secret
-
-AUTHORIZE_TIMEOUT = 2.0
-TIMEOUT = 10.0
+from doorward.calls.authz import Deciding
+from doorward.channels import aio_pool, sync_pool
+from doorward.decision import Decision
+from doorward.errors import CallFailed, Internal, Unavailable
+from doorward.keeping import LeasedByTask, LeasedByThread
+from doorward.methods import acall, adecided, alisted, astream, call, decided, listed, stream
 
 
-class _Caller(Generic[C]):
-    """Whom to call, as whom, over what, and how long to wait: what both clients have."""
-
-    _open_pool: Callable[[Settings, int], Pool[C]]
-
-    def __init__(
-        self,
-        target: str,
-        key: str | Secret,
-        *,
-        tls: TLS | None = None,
-        insecure: bool = False,
-        channels: int = 1,
-        authorize_timeout: float = AUTHORIZE_TIMEOUT,
-        timeout: float = TIMEOUT,
-    ) -> None:
-        """Make a client that calls *target* with a key of the keyspace `doorward`. Nothing is opened before a call.
-
-        Without `tls`, and without `insecure`, only targets on this machine are called. `channels` connections are used
-        in turn: each is served by one worker process of the server. `authorize_timeout` is how many seconds the methods
-        that decide wait by default, `timeout` how many the others do. Raises Misconfigured.
-        """
-        self._set_up(config.check(target, key, tls, insecure), channels, authorize_timeout, timeout)
-
-    @classmethod
-    def from_env(
-        cls,
-        environ: Mapping[str, str] = os.environ,
-        *,
-        channels: int = 1,
-        authorize_timeout: float = AUTHORIZE_TIMEOUT,
-        timeout: float = TIMEOUT,
-    ) -> Self:
-        """Make a client as the environment says. Raises Misconfigured with everything that is wrong.
-
-        DOORWARD_TARGET (127.0.0.1:50051); DOORWARD_KEY_FILE (path of a file with the key) or DOORWARD_KEY; for TLS
-        DOORWARD_TLS_CA (path, or `system` for the authorities that grpc brings along), DOORWARD_TLS_CERT and
-        DOORWARD_TLS_KEY (paths); DOORWARD_INSECURE (1: plaintext even to other machines).
-        """
-        caller = cls.__new__(cls)
-        caller._set_up(config.from_env(environ), channels, authorize_timeout, timeout)
-        return caller
-
-    def _set_up(self, settings: Settings, channels: int, authorize_timeout: float, timeout: float) -> None:
-        if channels < 1 or not authorize_timeout > 0 or not timeout > 0:
-            raise Misconfigured(["channels, authorize_timeout and timeout must be positive"])
-        self._settings = settings
-        self._authorize_timeout = authorize_timeout
-        self._timeout = timeout
-        self._acting_for = ""
-        self._pool = type(self)._open_pool(settings, channels)
-
-    def acting_for(self, principal: str) -> Self:
-        """Return a view of this client whose calls are made for a principal ("acme/alice") that you have signed in.
-
-        They have the rights of both, and need `principals:act`. The view shares the connections: closing either
-        closes both.
-        """
-        if not re.fullmatch(r"[!-~]+/[!-~]+", principal):
-            raise ValueError("acting_for: write <organization>/<principal>, e.g. acme/alice")
-        view = copy.copy(self)
-        view._acting_for = principal
-        return view
-
-    def _metadata(self) -> list[tuple[str, str | bytes]]:
-        # Made for each call, so that no attribute shows the key.
-        own = ("authorization", f"Bearer {self._settings.key.reveal()}")
-        return [own, ("doorward-acting-for", self._acting_for)] if self._acting_for else [own]
-
-    def _deadline(self, call: Call[Any, Any] | Stream[Any, Any]) -> float:
-        if call.timeout is not None:
-            return call.timeout
-        usual = self._authorize_timeout if call.kind.DESCRIPTOR.full_name in DECISIONS else self._timeout
-        return max(usual, call.patience)
-
-    def __repr__(self) -> str:
-        acting = f", acting for {self._acting_for}" if self._acting_for else ""
-        return f"<{type(self).__name__} of {self._settings.target}{acting}>"
-
-
-class Client(_Caller[grpc.Channel]):
+class Client(Caller[grpc.Channel]):
     """Doorward for threads; all methods may be called from several at once, and in children of a fork.
 
     Lists fetch their pages as they are read. Every method raises CallFailed, or a class below it that says why.
@@ -119,9 +35,11 @@ class Client(_Caller[grpc.Channel]):
     """
 
     _open_pool = staticmethod(sync_pool)
+    _open_cache = LeasedByThread
+    _cached: LeasedByThread | None
 
-    authorize = call(authz.authorize)
-    require = call(authz.require)
+    authorize = decided(authz.authorize)
+    require = decided(authz.require)
     batch_authorize = call(authz.batch_authorize)
     introspect = call(authz.introspect)
     explain_authorization = call(listing.explain_authorization)
@@ -196,7 +114,9 @@ class Client(_Caller[grpc.Channel]):
                 ready.cancel()
 
     def close(self) -> None:
-        """Close the connections, and end the calls on them."""
+        """Close the connections, and end the calls on them. A cache reports what it answered before."""
+        if self._cached is not None:
+            self._cached.close()
         for connection in self._pool.close():
             connection.channel.close()
 
@@ -216,6 +136,19 @@ class Client(_Caller[grpc.Channel]):
             return call.read(answer)
         raise failed  # out here it has no context: nothing of the call hangs on to it
 
+    def _decide(self, question: Deciding) -> Decision:
+        asked = self._look(question.request)
+        if isinstance(asked, Decision):
+            return question.check(asked)
+        try:
+            answer = self._ask(question.call)
+        except CallFailed as failed:
+            assumed = self._assumed(question, failed)
+            if assumed is None:
+                raise
+            return assumed
+        return self._learned(question, answer, asked)
+
     def _turn(self, pages: Pages[A, T]) -> Iterator[T]:
         items, token = self._ask(pages.page(""))
         yield from items
@@ -224,7 +157,7 @@ class Client(_Caller[grpc.Channel]):
             yield from items
 
 
-class AsyncClient(_Caller[grpc.aio.Channel]):
+class AsyncClient(Caller[grpc.aio.Channel]):
     """Doorward for asyncio: the methods of Client, to be awaited; lists are read with `async for`.
 
     The connections belong to the event loop that runs at the first call; another loop gets connections of its own.
@@ -235,9 +168,11 @@ class AsyncClient(_Caller[grpc.aio.Channel]):
     """
 
     _open_pool = staticmethod(aio_pool)
+    _open_cache = LeasedByTask
+    _cached: LeasedByTask | None
 
-    authorize = acall(authz.authorize)
-    require = acall(authz.require)
+    authorize = adecided(authz.authorize)
+    require = adecided(authz.require)
     batch_authorize = acall(authz.batch_authorize)
     introspect = acall(authz.introspect)
     explain_authorization = acall(listing.explain_authorization)
@@ -309,7 +244,9 @@ class AsyncClient(_Caller[grpc.aio.Channel]):
             raise Unavailable(f"No connection to {self._settings.target} within {timeout} s.") from None
 
     async def close(self) -> None:
-        """Close the connections, and end the calls on them."""
+        """Close the connections, and end the calls on them. A cache reports what it answered before."""
+        if self._cached is not None:
+            await self._cached.close()
         for connection in self._pool.close():
             await connection.channel.close()
 
@@ -339,6 +276,19 @@ class AsyncClient(_Caller[grpc.aio.Channel]):
             # which changes nothing, is refused again.
             await self._ask(call.opening)
         raise failed  # out here it has no context: nothing of the call hangs on to it
+
+    async def _decide(self, question: Deciding) -> Decision:
+        asked = self._look(question.request)
+        if isinstance(asked, Decision):
+            return question.check(asked)
+        try:
+            answer = await self._ask(question.call)
+        except CallFailed as failed:
+            assumed = self._assumed(question, failed)
+            if assumed is None:
+                raise
+            return assumed
+        return self._learned(question, answer, asked)
 
     async def _turn(self, pages: Pages[A, T]) -> AsyncIterator[T]:
         items, token = await self._ask(pages.page(""))

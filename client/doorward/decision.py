@@ -120,6 +120,8 @@ class Identity:
     expires_at: datetime | None
     api_version: str = ""
     """The one that the HTTP request named, else the one that the key was created with. Empty: there is none."""
+    secret_id: str = ""
+    """The secret that was presented: a rotated key has two for a while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,9 @@ class Decision:
     http: HttpAnswer | None = None
     """What to send on if an HTTP client asked. None with an error."""
     error: CallFailed | None = None
-    """In a batch: why this question could not be decided. It is not allowed then, but not denied either."""
+    """Why this question could not be decided: one of a batch, which is not allowed then, but not denied either; or one
+    for which `on_unavailable` said what to take for an answer.
+    """
 
     def __bool__(self) -> bool:
         return self.allowed

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from doorward.calls import A, Call, Pages, Streams, T
+from doorward.calls.authz import Deciding
+from doorward.decision import Decision
 
 if TYPE_CHECKING:
     from doorward.client import AsyncClient, Client
@@ -38,6 +40,15 @@ def call(describe: Callable[P, Call[A, T]]) -> Callable[Concatenate[Client, P], 
     return _dressed(method, describe, "{}")
 
 
+def decided(describe: Callable[P, Deciding]) -> Callable[Concatenate[Client, P], Decision]:
+    """A method that asks whether somebody may."""
+
+    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Decision:
+        return self._decide(describe(*args, **kwargs))
+
+    return _dressed(method, describe, "Decision")
+
+
 def listed(describe: Callable[P, Pages[A, T]]) -> Callable[Concatenate[Client, P], Iterator[T]]:
     """A method that turns pages as they are read."""
 
@@ -63,6 +74,15 @@ def acall(describe: Callable[P, Call[A, T]]) -> Callable[Concatenate[AsyncClient
         return await self._ask(describe(*args, **kwargs))
 
     return _dressed(method, describe, "{}")
+
+
+def adecided(describe: Callable[P, Deciding]) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, Decision]]:
+    """`decided` for AsyncClient."""
+
+    async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> Decision:
+        return await self._decide(describe(*args, **kwargs))
+
+    return _dressed(method, describe, "Decision")
 
 
 def alisted(describe: Callable[P, Pages[A, T]]) -> Callable[Concatenate[AsyncClient, P], AsyncIterator[T]]:

@@ -370,3 +370,18 @@ class AppliedKeyspace:
     stranded: tuple[Stranding, ...] = ()
     tests: tuple[KeyspaceTestResult, ...] = ()
     propagation: Propagation = Propagation.UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class CacheInfo:
+    """What became of the questions to a client, since it was made or forked."""
+
+    hits: int
+    """Answered from memory."""
+    asked: int
+    """Sent to a server although the cache may hold such answers: it had none, or no lease."""
+    size: int
+    """Decisions in memory."""
+    capacity: int
+    leased: bool
+    """Whether answers may come from memory at this moment."""

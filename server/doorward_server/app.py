@@ -31,7 +31,7 @@ from doorward_server.service.ids import Random, new_id
 from doorward_server.service.importing import Imports
 from doorward_server.service.keys import Keys
 from doorward_server.service.keyspaces import Keyspaces
-from doorward_server.service.leasing import Leasing
+from doorward_server.service.leasing import Hit, Leasing
 from doorward_server.service.mint import Mint
 from doorward_server.service.peppers import Keyring, PepperProblem, Ring, check_peppers, make_ring, read_ring
 from doorward_server.service.pool import Pool
@@ -212,7 +212,9 @@ class App:
     async def _keep_flushing(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.uses.due.wait(), FLUSH_SECONDS)
+                # Not asyncio.wait_for: Python 3.11's forgets a cancellation that comes right after what it waits for.
+                async with asyncio.timeout(FLUSH_SECONDS):
+                    await self.uses.due.wait()
             await _attempt(self.uses.flush, "last uses wait for the next flush")
             await asyncio.sleep(FLUSH_SECONDS / 10)
 
@@ -286,7 +288,7 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     authorizer = Authorizer(finder, guard, uses, clock)
     stale = round(config.serve_stale_for * SECOND)
     membership = Membership(store, keyring, config.peppers, clock, partial(new_id, "replica", random), stale)
-    lease = _follow(store, membership, freshness, catalog, guard, metrics, waits)
+    lease = _follow(store, membership, freshness, catalog, guard, metrics, waits, uses, clock)
     mint = Mint(keyring, random, config.bcrypt_cost)
     keys = Keys(store, catalog, guard, mint, quotas, clock, random)
     imports = Imports(
@@ -326,11 +328,17 @@ def _follow(
     guard: Guard,
     metrics: Metrics,
     waits: Pool,
+    uses: LastUse,
+    clock: Clock,
 ) -> _Lease:
+    def count(hit: Hit) -> None:
+        metrics.hit(hit.reason, hit.count)
+        uses.note_hit(hit)
+
     tailing = Tailing(store, membership, freshness, catalog.forget)
     metrics.watch(freshness, tailing.polls)
     waiting = Waiting(store, membership, waits, freshness.boot, tailing.hint, metrics.waited)
-    leasing = Leasing(freshness, guard, tailing.hint)
+    leasing = Leasing(freshness, guard, tailing.hint, count, clock)
     return _Lease(membership, freshness, tailing, waiting, leasing, Registry(store, freshness.boot))
 
 

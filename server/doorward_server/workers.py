@@ -125,7 +125,8 @@ class Supervisor:
             )
             if not steady:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), wait)
+                    async with asyncio.timeout(wait):
+                        await self._stopping.wait()
 
     async def _start(self, number: int) -> Worker:
         ours, theirs = socket.socketpair()

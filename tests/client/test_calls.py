@@ -9,6 +9,7 @@ import pytest
 
 from doorward import (
     Ceiling,
+    Decision,
     Denied,
     HttpRequest,
     InvalidField,
@@ -19,12 +20,17 @@ from doorward import (
     Reason,
     Secret,
 )
-from doorward.calls import authz, directory, groups, keys, keyspaces
+from doorward.calls import authz, decided, directory, groups, keys, keyspaces
 from doorward.calls.values import KEEP
 from doorward.model import Attribute
 from doorward.v1 import authz_pb2, directory_pb2, keys_pb2, keyspaces_pb2
 
 NOON = datetime(2027, 3, 31, 12, tzinfo=UTC)
+
+
+def told(question: authz.Deciding, answer: authz_pb2.AuthorizeResponse) -> Decision:
+    """What a client returns for an answer."""
+    return question.check(decided.read_decision(answer))
 
 
 def authorize_request(*args: Any, **kwargs: Any) -> authz_pb2.AuthorizeRequest:
@@ -102,7 +108,7 @@ def test_a_key_that_has_no_utf8_is_refused_without_being_shown() -> None:
 )
 def test_only_allow_allows(outcome: Any, allowed: bool) -> None:
     call = authz.authorize("k", keyspace="aiia", action="findings:read")
-    decision = call.read(authz_pb2.AuthorizeResponse(decision=outcome, reason=authz_pb2.REASON_ALLOWED))
+    decision = told(call, authz_pb2.AuthorizeResponse(decision=outcome, reason=authz_pb2.REASON_ALLOWED))
     assert decision.allowed is allowed
     assert bool(decision) is allowed
 
@@ -110,7 +116,7 @@ def test_only_allow_allows(outcome: Any, allowed: bool) -> None:
 def test_an_unknown_reason_is_unknown() -> None:
     call = authz.authorize("k", keyspace="aiia", action="findings:read")
     answer = authz_pb2.AuthorizeResponse.FromString(bytes([0x08, 2, 0x10, 77]))
-    assert call.read(answer).reason is Reason.UNKNOWN
+    assert told(call, answer).reason is Reason.UNKNOWN
 
 
 def test_a_decision_is_read_whole() -> None:
@@ -130,7 +136,7 @@ def test_a_decision_is_read_whole() -> None:
         revision=7,
     )
     answer.identity.expires_at.FromDatetime(NOON)
-    decision = authz.authorize("k", keyspace="aiia", action="findings:write").read(answer)
+    decision = told(authz.authorize("k", keyspace="aiia", action="findings:write"), answer)
     assert (decision.reason, decision.message, decision.revision) == (
         Reason.SCOPE_INSUFFICIENT,
         "Not with this key.",
@@ -157,9 +163,9 @@ def test_require_raises_what_authorize_returns() -> None:
     call = authz.require("k", keyspace="aiia", action="findings:read")
     assert call.request == authorize_request("k")
     with pytest.raises(Denied, match=r"KEY_REVOKED: This key has ended\.") as caught:
-        call.read(answer)
-    assert caught.value.decision == authz.authorize("k", keyspace="aiia", action="findings:read").read(answer)
-    assert call.read(authz_pb2.AuthorizeResponse(decision=authz_pb2.DECISION_ALLOW)).allowed
+        told(call, answer)
+    assert caught.value.decision == told(authz.authorize("k", keyspace="aiia", action="findings:read"), answer)
+    assert told(call, authz_pb2.AuthorizeResponse(decision=authz_pb2.DECISION_ALLOW)).allowed
 
 
 def test_a_batch_keeps_its_order_and_tells_what_could_not_be_decided() -> None:

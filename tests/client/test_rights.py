@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from doorward import Effect, Question, Reason, RuleOutcome, Selector, SentRelation, Step
-from doorward.calls import authz, listing
+from doorward import Decision, Effect, Question, Reason, RuleOutcome, Selector, SentRelation, Step
+from doorward.calls import authz, decided, listing
 from doorward.decision import HttpAnswer, RequiredRelation
 from doorward.v1 import authz_pb2, directory_pb2
 from tests.client.door import Door
@@ -21,6 +21,11 @@ NOON = datetime(2027, 1, 15, 12, tzinfo=UTC)
 KEY = "aiia_key_live_canary0123456789"
 
 # --- requests ---------------------------------------------------------------------------------------------------------
+
+
+def told(question: authz.Deciding, answer: authz_pb2.AuthorizeResponse) -> Decision:
+    """What a client returns for an answer."""
+    return question.check(decided.read_decision(answer))
 
 
 def test_what_is_known_goes_along() -> None:
@@ -142,10 +147,12 @@ RESOURCES = authz_pb2.ListAccessibleResourcesResponse(
 
 
 def test_an_answer_holds_what_to_send_and_what_was_missing() -> None:
-    decision = authz.authorize("k", keyspace="clinic", action="notes:read").read(DENIED)
+    decision = told(authz.authorize("k", keyspace="clinic", action="notes:read"), DENIED)
     assert (decision.reason, decision.missing_context) == (Reason.CONTEXT_MISSING, ("context.mfa",))
     assert decision.http == HttpAnswer(403, (("X", "y"),), "{}")
-    assert authz.authorize("k", keyspace="clinic", action="notes:read").read(authz_pb2.AuthorizeResponse()).http is None
+    assert (
+        told(authz.authorize("k", keyspace="clinic", action="notes:read"), authz_pb2.AuthorizeResponse()).http is None
+    )
 
 
 def test_explanations_and_lists_become_values() -> None:
@@ -169,10 +176,10 @@ def test_words_of_a_later_version_are_unknown() -> None:
     step: Any = authz_pb2.TraceStep(rules=[authz_pb2.ConsideredRule()])
     step.step = step.reason = step.rules[0].effect = step.rules[0].outcome = 99
     answer = authz_pb2.ExplainAuthorizationResponse(steps=[step])
-    told = listing.explain_authorization("k", keyspace="clinic", action="notes:read").read(answer).steps[0]
-    assert (told.step, told.reason) == (Step.UNKNOWN, Reason.UNKNOWN)
-    assert (told.rules[0].effect, told.rules[0].outcome) == (Effect.UNKNOWN, RuleOutcome.UNKNOWN)
-    assert not authz.authorize("k", keyspace="clinic", action="notes:read").read(answer.answer)
+    first = listing.explain_authorization("k", keyspace="clinic", action="notes:read").read(answer).steps[0]
+    assert (first.step, first.reason) == (Step.UNKNOWN, Reason.UNKNOWN)
+    assert (first.rules[0].effect, first.rules[0].outcome) == (Effect.UNKNOWN, RuleOutcome.UNKNOWN)
+    assert not told(authz.authorize("k", keyspace="clinic", action="notes:read"), answer.answer)
 
 
 # --- the command line -------------------------------------------------------------------------------------------------

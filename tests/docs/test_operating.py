@@ -33,6 +33,7 @@ def test_every_metric_is_told_with_its_labels() -> None:
     metrics = Metrics()
     metrics.handled("/doorward.v1.KeyService/GetKey", grpc.StatusCode.OK, 0.01)
     metrics.decided("aiia", "ALLOWED")
+    metrics.hit("ALLOWED", 3)
     metrics.waited("ACKNOWLEDGED", 0.01)
     metrics.watch(Freshness(Pool("reads", 1, 1), b"key"), {"taken": 1})
     counted = {

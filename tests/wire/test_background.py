@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from doorward_server import app as app_module
+from doorward_server.app import App
 from doorward_server.service.expiring import Expiring
 from doorward_server.service.replica import Membership
 from doorward_server.service.usage import LastUse
@@ -54,3 +56,23 @@ def test_a_defect_in_the_background_is_logged_and_does_not_end_it(
     assert [line["kind"] for line in defects] == ["ZeroDivisionError"] * 2
     assert all(line["where"][-1].startswith("failing:") for line in defects)
     assert CANARY not in log
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_flushing_ends_when_it_is_told_to_even_as_a_use_is_noted(tmp_path: Path, turns: int) -> None:
+    """asyncio.wait_for of Python 3.11 forgets a cancellation that comes right after what it waited for."""
+
+    async def noted_then_cancelled(app: App) -> bool:
+        flushing = asyncio.create_task(app._keep_flushing())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        app.uses.due.set()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        flushing.cancel()
+        ended, _ = await asyncio.wait({flushing}, timeout=5 * app_module.FLUSH_SECONDS)
+        flushing.cancel()
+        return bool(ended)
+
+    with databases.fresh("sqlite", tmp_path) as url, serving(url, tmp_path, furnished=False) as server:
+        assert server.on_loop(lambda: noted_then_cancelled(server.app))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from doorward.calls.values import Unchanging
 from doorward.model import Attribute
 from doorward.v1 import directory_pb2 as pb
 
@@ -13,9 +14,9 @@ def attributes(given: Mapping[str, Attribute] | None) -> dict[str, pb.AttributeV
     return {name: _attribute(value) for name, value in (given or {}).items()}
 
 
-def read_attributes(found: Mapping[str, pb.AttributeValue]) -> dict[str, Attribute]:
+def read_attributes(found: Mapping[str, pb.AttributeValue]) -> Mapping[str, Attribute]:
     """Return facts as the wire had them; one without a value is empty text."""
-    return {name: _read_attribute(value) for name, value in found.items()}
+    return Unchanging((name, _read_attribute(value)) for name, value in found.items())
 
 
 def _attribute(value: Attribute) -> pb.AttributeValue:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import wraps
-from typing import ParamSpec
+from typing import Literal, ParamSpec
 
-from doorward.calls import A, Call
+from doorward.calls import Call
 from doorward.calls.asking import Consistency, context, credential, freshness, resource_of, sent
-from doorward.calls.decided import read_decision, read_decisions, read_identity, read_introspection
+from doorward.calls.decided import read_decisions, read_identity, read_introspection
 from doorward.decision import Decision, HttpRequest, Identity, Question, SentRelation
 from doorward.errors import Denied
 from doorward.model import Attribute
@@ -17,6 +18,24 @@ from doorward.secret import Secret
 from doorward.v1 import authz_pb2 as pb
 
 P = ParamSpec("P")
+OnUnavailable = Literal["raise", "deny", "allow"]
+"""What to take for an answer where no server can be asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deciding:
+    """A question that may be answered from a cache, or without an answer."""
+
+    request: pb.AuthorizeRequest = field(repr=False)  # it holds a credential
+    timeout: float | None
+    on_unavailable: OnUnavailable
+    check: Callable[[Decision], Decision] = lambda decision: decision
+    """What is done to the decision wherever it comes from; it may raise."""
+
+    @property
+    def call(self) -> Call[pb.AuthorizeResponse, pb.AuthorizeResponse]:
+        """The call that asks a server."""
+        return Call(self.request, pb.AuthorizeResponse, lambda answer: answer, self.timeout)
 
 
 def authorize(
@@ -37,8 +56,9 @@ def authorize(
     facts: Mapping[str, Attribute] | None = None,
     dry_run: bool = False,
     consistency: Consistency = None,
+    on_unavailable: OnUnavailable = "raise",
     timeout: float | None = None,
-) -> Call[pb.AuthorizeResponse, Decision]:
+) -> Deciding:
     """Ask whether the holder of a key may do this. The answer is true exactly if it may.
 
     Who asks is the key's text exactly as it was presented, or the HTTP request it came in, or a principal
@@ -49,8 +69,14 @@ def authorize(
     attributes of the context. With `dry_run` the question leaves no trace. A revision as `consistency`, e.g. of a
     change that was made with `no_wait`, must have been seen (RevisionNotReached if the store has not come so far);
     "full" asks the store, which is slower. Without either, every change that was waited for is seen.
+
+    Where no server answers, Unavailable or DeadlineExceeded is raised. `on_unavailable="deny"` returns a denial
+    instead, "allow" consent, but that only if the keyspace was heard to permit it (`fail_open`); both are logged and
+    counted (`assumed`), and carry the `error`.
     """
-    return Call(
+    if on_unavailable not in ("raise", "deny", "allow"):
+        raise ValueError('on_unavailable: must be "raise", "deny" or "allow"')
+    return Deciding(
         pb.AuthorizeRequest(
             keyspace=keyspace,
             environment=environment,
@@ -63,19 +89,17 @@ def authorize(
             consistency=freshness(consistency),
             **credential(key, http, principal),
         ),
-        pb.AuthorizeResponse,
-        read_decision,
         timeout,
+        on_unavailable,
     )
 
 
-def _required(describe: Callable[P, Call[A, Decision]]) -> Callable[P, Call[A, Decision]]:
-    """Return the same call with a denial raised instead of returned."""
+def _required(describe: Callable[P, Deciding]) -> Callable[P, Deciding]:
+    """Return the same question with a denial raised instead of returned."""
 
     @wraps(describe)
-    def require(*args: P.args, **kwargs: P.kwargs) -> Call[A, Decision]:
-        call = describe(*args, **kwargs)
-        return Call(call.request, call.answer, lambda answer: _allowed(call.read(answer)), call.timeout)
+    def require(*args: P.args, **kwargs: P.kwargs) -> Deciding:
+        return replace(describe(*args, **kwargs), check=_allowed)
 
     require.__name__ = require.__qualname__ = "require"
     require.__doc__ = "As authorize, but raises Denied, which carries the decision, unless it is allowed."

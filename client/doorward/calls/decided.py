@@ -7,7 +7,7 @@ from typing import Any
 
 from doorward.calls.directory import read_principal
 from doorward.calls.keys import CEILINGS
-from doorward.calls.values import instant_or_none, words
+from doorward.calls.values import Unchanging, instant_or_none, words
 from doorward.decision import Decision, HttpAnswer, Identity, Reason, Rule
 from doorward.errors import CODES, CallFailed, failure
 from doorward.model import Ceiling
@@ -113,7 +113,8 @@ def read_identity(identity: pb.Identity) -> Identity:
         ceiling=CEILINGS.get(identity.ceiling, Ceiling.UNKNOWN),
         scopes=tuple(identity.scopes),
         roles=tuple(identity.roles),
-        metadata=dict(identity.metadata),
+        metadata=Unchanging(identity.metadata),
         expires_at=instant_or_none(identity, "expires_at"),
         api_version=identity.api_version,
+        secret_id=identity.secret_id,
     )

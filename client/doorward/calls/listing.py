@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import cast
 
 from doorward.calls import Call
 from doorward.calls.asking import Consistency, context, credential, freshness, resource_of, sent
@@ -76,7 +75,7 @@ def explain_authorization(
         consistency=consistency,
     ).request
     return Call(
-        pb.ExplainAuthorizationRequest(question=cast("pb.AuthorizeRequest", question)),
+        pb.ExplainAuthorizationRequest(question=question),
         pb.ExplainAuthorizationResponse,
         lambda answer: Explanation(read_decision(answer.answer), tuple(map(_step, answer.steps))),
         timeout,

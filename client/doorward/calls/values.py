@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from enum import Enum, StrEnum
-from typing import Any, Final, Literal, Protocol, TypedDict, TypeVar
+from typing import Any, Final, Literal, NoReturn, Protocol, TypedDict, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -16,6 +16,8 @@ from doorward.model import Propagation
 from doorward.v1 import freshness_pb2, keys_pb2
 
 E = TypeVar("E", bound=StrEnum)
+K = TypeVar("K")
+V = TypeVar("V")
 
 Expires = datetime | timedelta | date | Literal["30d", "90d", "1y", "none"] | None
 """When a key shall end: at an instant, after a while, at the end of a day, after a usual time, or (None) never."""
@@ -26,6 +28,19 @@ _PRESETS = {
     "1y": keys_pb2.EXPIRY_PRESET_YEAR_1,
     "none": keys_pb2.EXPIRY_PRESET_NONE,
 }
+
+
+class Unchanging(dict[K, V]):
+    """A dict that nobody changes: several callers may be given the same answer."""
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("an answer is not changed: make a dict of your own from it")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[type[dict[K, V]], tuple[dict[K, V]]]:
+        return dict, (dict(self),)
 
 
 class Keep(Enum):

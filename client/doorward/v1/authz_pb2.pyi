@@ -723,6 +723,7 @@ class Identity(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     API_VERSION_FIELD_NUMBER: _builtins.int
+    SECRET_ID_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """The key. Empty if a principal was asked about."""
     key_name: _builtins.str
@@ -741,6 +742,8 @@ class Identity(_message.Message):
     """The API version in effect: the one that the HTTP request names in the header that the keyspace declares, else the
     one that the key was created with. Empty: the keyspace names none.
     """
+    secret_id: _builtins.str
+    """The secret of the key that was presented, e.g. "sec_…": a rotated key has two for a while."""
     @_builtins.property
     def owner(self) -> _directory_pb2.Principal:
         """The owner. Absent: the key belongs to the organization alone."""
@@ -777,10 +780,11 @@ class Identity(_message.Message):
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         api_version: _builtins.str = ...,
+        secret_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "owner", b"owner"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_version", b"api_version", "ceiling", b"ceiling", "environment", b"environment", "expires_at", b"expires_at", "key_id", b"key_id", "key_name", b"key_name", "key_type", b"key_type", "masked_key", b"masked_key", "metadata", b"metadata", "organization", b"organization", "owner", b"owner", "roles", b"roles", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_version", b"api_version", "ceiling", b"ceiling", "environment", b"environment", "expires_at", b"expires_at", "key_id", b"key_id", "key_name", b"key_name", "key_type", b"key_type", "masked_key", b"masked_key", "metadata", b"metadata", "organization", b"organization", "owner", b"owner", "roles", b"roles", "scopes", b"scopes", "secret_id", b"secret_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -835,6 +839,7 @@ class AuthorizeResponse(_message.Message):
     HTTP_FIELD_NUMBER: _builtins.int
     LEASE_CACHEABLE_FOR_FIELD_NUMBER: _builtins.int
     DEPENDS_ON_FIELD_NUMBER: _builtins.int
+    FAIL_OPEN_FIELD_NUMBER: _builtins.int
     decision: Global___Decision.ValueType
     """The outcome."""
     reason: Global___Reason.ValueType
@@ -843,6 +848,10 @@ class AuthorizeResponse(_message.Message):
     """The same in words that an end user may read; never tells more than `reason`."""
     revision: _builtins.int
     """The store's commit counter that the decision saw. 0: it needed no look at the store."""
+    fail_open: _builtins.bool
+    """Whether the keyspace lets a caller take ALLOW for an answer while no server can be asked. Remember it: it is needed
+    when nobody can be asked any more. Who has never heard of it must not.
+    """
     @_builtins.property
     def identity(self) -> Global___Identity:
         """Who it was. Absent unless possession of a key was proved, and that key is within the caller's reach."""
@@ -889,10 +898,11 @@ class AuthorizeResponse(_message.Message):
         http: Global___HttpAnswer | None = ...,
         lease_cacheable_for: _duration_pb2.Duration | None = ...,
         depends_on: _abc.Iterable[_builtins.int] | None = ...,
+        fail_open: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["http", b"http", "identity", b"identity", "lease_cacheable_for", b"lease_cacheable_for", "rule", b"rule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "depends_on", b"depends_on", "http", b"http", "identity", b"identity", "lease_cacheable_for", b"lease_cacheable_for", "message", b"message", "missing_context", b"missing_context", "missing_permissions", b"missing_permissions", "reason", b"reason", "revision", b"revision", "rule", b"rule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "depends_on", b"depends_on", "fail_open", b"fail_open", "http", b"http", "identity", b"identity", "lease_cacheable_for", b"lease_cacheable_for", "message", b"message", "missing_context", b"missing_context", "missing_permissions", b"missing_permissions", "reason", b"reason", "revision", b"revision", "rule", b"rule"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1745,9 +1755,66 @@ class LeaseRequest(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class Hits(_message.Message):
+        """Answers that were given from the cache since the last message, all about one question. They count as if the server
+        had been asked: in the metrics, and as uses of key and secret. What cannot be counted is passed over silently.
+        """
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        ORGANIZATION_FIELD_NUMBER: _builtins.int
+        KEYSPACE_FIELD_NUMBER: _builtins.int
+        KEY_ID_FIELD_NUMBER: _builtins.int
+        SECRET_ID_FIELD_NUMBER: _builtins.int
+        ACTION_FIELD_NUMBER: _builtins.int
+        RESOURCE_FIELD_NUMBER: _builtins.int
+        REASON_FIELD_NUMBER: _builtins.int
+        COUNT_FIELD_NUMBER: _builtins.int
+        LAST_AT_FIELD_NUMBER: _builtins.int
+        organization: _builtins.str
+        """The organization of the key, from the answer's identity. Required."""
+        keyspace: _builtins.str
+        """The keyspace that was asked about. Required."""
+        key_id: _builtins.str
+        """The key, from the answer's identity. Required."""
+        secret_id: _builtins.str
+        """Its secret, from the answer's identity. Required."""
+        action: _builtins.str
+        """The action that was asked about."""
+        resource: _builtins.str
+        """The resource that was asked about, "type/id", or "type" for a collection; empty: the collection of the action's."""
+        reason: Global___Reason.ValueType
+        """The reason of the answer."""
+        count: _builtins.int
+        """How often; at least 1."""
+        @_builtins.property
+        def last_at(self) -> _timestamp_pb2.Timestamp:
+            """When it was given last. Taken for now if it lies ahead, and for an hour ago if it lies further back."""
+
+        def __init__(
+            self,
+            *,
+            organization: _builtins.str = ...,
+            keyspace: _builtins.str = ...,
+            key_id: _builtins.str = ...,
+            secret_id: _builtins.str = ...,
+            action: _builtins.str = ...,
+            resource: _builtins.str = ...,
+            reason: Global___Reason.ValueType = ...,
+            count: _builtins.int = ...,
+            last_at: _timestamp_pb2.Timestamp | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["last_at", b"last_at"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "count", b"count", "key_id", b"key_id", "keyspace", b"keyspace", "last_at", b"last_at", "organization", b"organization", "reason", b"reason", "resource", b"resource", "secret_id", b"secret_id"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PING_FIELD_NUMBER: _builtins.int
     ORGANIZATION_FIELD_NUMBER: _builtins.int
     KEYSPACES_FIELD_NUMBER: _builtins.int
+    HITS_FIELD_NUMBER: _builtins.int
     organization: _builtins.str
     """The organization in whose name decisions are asked for, as in AuthorizeRequest. Empty: the caller's own, or `-`."""
     @_builtins.property
@@ -1760,16 +1827,23 @@ class LeaseRequest(_message.Message):
         may not ask about.
         """
 
+    @_builtins.property
+    def hits(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaseRequest.Hits]:
+        """What was answered from the cache. At most 200 in one message; the rest goes with the next. Hits of an organization and
+        keyspace for which the caller lacks `decisions:authorize` are passed over.
+        """
+
     def __init__(
         self,
         *,
         ping: Global___LeaseRequest.Ping | None = ...,
         organization: _builtins.str = ...,
         keyspaces: _abc.Iterable[_builtins.str] | None = ...,
+        hits: _abc.Iterable[Global___LeaseRequest.Hits] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ping", b"ping"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keyspaces", b"keyspaces", "organization", b"organization", "ping", b"ping"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hits", b"hits", "keyspaces", b"keyspaces", "organization", b"organization", "ping", b"ping"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -17,6 +17,7 @@ The document is what the YAML file says, as plain mappings and lists:
     algorithm: EdDSA                  # of jwt: EdDSA (default), HS256
     verifier: hmac-sha256             # or bcrypt-sha256, where rules demand an adaptive hash
     serve_stale: true                 # while the store is lost, may the operator's DOORWARD_SERVE_STALE_FOR hold?
+    fail_open: true                   # while no server answers, may a caller's on_unavailable="allow" hold?
     recoverable: false                # keep the texts, sealed, so that RevealKey can show them again
     legacy:                           # formats of texts that another system made and that are imported
       - {name: old, prefix: "sk_", alphabet: hex, length: [32, 40], entropy_bits: 128, lookup: 8}
@@ -75,6 +76,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from .api_versions import compile_api_versions
 from .declarations import Declared, compile_declared, compile_parents, compile_relations
@@ -114,16 +116,9 @@ def compile_keyspace(
     keyspace = Keyspace(
         name=matching("keyspace", document["keyspace"], NAME),
         display_name=document.get("display_name") or document["keyspace"],
-        prefix=_prefix(document),
-        environments=_environments(document),
-        sources=tuple(_source(f"credentials[{i}]", entry) for i, entry in enumerate(document["credentials"])),
-        mask=_mask(document.get("mask") or (DEFAULT_MASK if document.get("prefix") else PLAIN_MASK)),
-        format=_format(document),
-        legacy=compile_legacy(document.get("legacy") or ()),
-        verifier=document.get("verifier") or "hmac-sha256",
-        algorithm=document.get("algorithm") or "EdDSA",
-        recoverable=bool(document.get("recoverable", False)),
+        **_texts(document),
         serves_stale=bool(document.get("serve_stale", True)),
+        fail_open=bool(document.get("fail_open", True)),
         requires_organization=document.get("organization", "key") == "required",
         inherits=bool(document.get("inherit", False)),
         ceilings=tuple(Ceiling(word.upper()) for word in document.get("ceilings") or ("list",)),
@@ -145,6 +140,21 @@ def compile_keyspace(
         api_versions=compile_api_versions(document.get("api_version"), keyspace.rails.api_version),
         sections=compile_sections(document, keyspace),
     )
+
+
+def _texts(document: Document) -> dict[str, Any]:
+    """Compile what the texts of keys look like, where they stand, and how they are kept."""
+    return {
+        "prefix": _prefix(document),
+        "environments": _environments(document),
+        "sources": tuple(_source(f"credentials[{i}]", entry) for i, entry in enumerate(document["credentials"])),
+        "mask": _mask(document.get("mask") or (DEFAULT_MASK if document.get("prefix") else PLAIN_MASK)),
+        "format": _format(document),
+        "legacy": compile_legacy(document.get("legacy") or ()),
+        "verifier": document.get("verifier") or "hmac-sha256",
+        "algorithm": document.get("algorithm") or "EdDSA",
+        "recoverable": bool(document.get("recoverable", False)),
+    }
 
 
 def _check_whole(document: Document, keyspace: Keyspace) -> None:

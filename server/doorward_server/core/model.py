@@ -291,3 +291,5 @@ class Use:
     key: str
     secret: str
     at: Instant
+    keyspace: str = ""
+    """If somebody else says so: counted only if that is the key's. Empty: it is known to be."""

@@ -278,6 +278,8 @@ class Keyspace:
     serves_stale: bool = True
     """Whether decisions about its keys may be made from what was known before the store was lost, if the operator says
     so (DOORWARD_SERVE_STALE_FOR)."""
+    fail_open: bool = True
+    """Whether a caller may take ALLOW for an answer while no server can be asked, where it has asked for that."""
     rails: Rails = field(default_factory=Rails)
     declared: Declared = field(default_factory=Declared)
     """The attributes that conditions may read."""

@@ -26,13 +26,12 @@ from doorward_server.core.subject import Address, Subject, in_network
 from doorward_server.service.asking import Asking, api_version, keyspace_name
 from doorward_server.service.catalog import DOORWARD
 from doorward_server.service.finding import Finder, Found, HttpParts, SignedIn
-from doorward_server.service.guard import Caller, Clock, Guard, decisions, reach
+from doorward_server.service.guard import AUTHORIZE, Caller, Clock, Guard, decisions, reach
 from doorward_server.service.messages import MESSAGES
 from doorward_server.service.questions import Ask, Asked, Item, read_question
 from doorward_server.service.usage import LastUse
 
 MAX_ITEMS = 100
-AUTHORIZE = "decisions:authorize"
 LONGEST = 3600 * SECOND
 """Microseconds for which a client may keep an answer at most."""
 

@@ -21,6 +21,8 @@ from doorward_server.core.subject import Address, Held, Subject, held_roles, key
 from doorward_server.service.catalog import DOORWARD, OPERATOR, Catalog
 from doorward_server.store import Store
 
+AUTHORIZE = "decisions:authorize"
+"""The permission to ask about others' keys."""
 Clock = Callable[[], Instant]
 
 

@@ -237,6 +237,8 @@ class Document(Shape):
     """Are the texts kept, sealed, so that RevealKey can show them again."""
     serve_stale: bool = True
     """May a replica that has lost the store answer from what it knew, where its operator allows that."""
+    fail_open: bool = True
+    """May a caller that has asked for that take consent for an answer while no server can be asked."""
     legacy: Annotated[list[Legacy], Field(max_length=20)] = []
     """Formats of texts that another system made and that are imported."""
     keys: Keys = Keys()

@@ -5,13 +5,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from doorward_server.core.errors import Overloaded
 from doorward_server.core.fields import check_id
 from doorward_server.core.freshness import LeaseStream
+from doorward_server.core.model import SECOND, Instant
+from doorward_server.core.reasons import Reason
 from doorward_server.service.freshness import Freshness, everything
-from doorward_server.service.guard import Caller, Guard, decisions, reach
+from doorward_server.service.guard import AUTHORIZE, Caller, Clock, Guard, decisions, reach
+
+OLDEST = 3600 * SECOND
+"""Microseconds for which a client can have kept what it answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """Answers of one kind that a client gave from its cache, all about one question, as the client tells."""
+
+    organization: str
+    keyspace: str
+    key: str
+    secret: str
+    action: str
+    resource: str
+    reason: Reason
+    count: int
+    last_at: Instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +43,7 @@ class Ping:
     organization: str
     keyspaces: tuple[str, ...]
     """Empty: of any."""
+    hits: tuple[Hit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +65,24 @@ class Pong:
 
 
 class Leasing:
-    """Serves `Lease` streams. Belongs to the event loop. *hint* has the tail look at once."""
+    """Serves `Lease` streams. Belongs to the event loop. *hint* has the tail look at once; *count* is told each hit of
+    a caller that may ask such questions: within the last hour, and not ahead.
+    """
 
-    def __init__(self, freshness: Freshness, guard: Guard, hint: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        freshness: Freshness,
+        guard: Guard,
+        hint: Callable[[], None],
+        count: Callable[[Hit], None],
+        clock: Clock,
+    ) -> None:
         self._freshness = freshness
         self._clients = freshness.clients
         self._guard = guard
         self._hint = hint
+        self._count = count
+        self._clock = clock
         self._open: set[asyncio.Event] = set()
         self._closing = False
 
@@ -92,6 +124,7 @@ class Leasing:
         applied = -1
         async for ping, caller in pings:
             self._admit(caller, ping)
+            self._report(caller, ping.hits)
             stream.ping(ping.sequence, ping.applied, self._freshness.boot())
             if ping.applied != applied:  # a change may wait for this; other pings can wait for the next poll
                 applied = ping.applied
@@ -101,6 +134,17 @@ class Leasing:
         for keyspace in ping.keyspaces or ("-",):
             name = keyspace if keyspace == "-" else check_id("keyspaces", keyspace, "keyspace")
             self._guard.require(caller, "decisions:lease", decisions(reach(caller, ping.organization), name))
+
+    def _report(self, caller: Caller, hits: tuple[Hit, ...]) -> None:
+        """Count what may be counted. Nobody is told what was not: it would say which keys and keyspaces there are."""
+        may: dict[tuple[str, str], bool] = {}
+        now = self._clock()
+        for hit in hits:
+            where = (hit.organization, hit.keyspace)
+            if where not in may:
+                may[where] = self._guard.may(caller, AUTHORIZE, decisions(*where))
+            if may[where]:
+                self._count(replace(hit, last_at=min(now, max(hit.last_at, now - OLDEST))))
 
     def _fetched(self, stream: LeaseStream) -> Iterable[Invalidation | Pong]:
         sending = stream.fetch()

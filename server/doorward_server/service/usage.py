@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 
 from doorward_server.core.model import Instant, Key, Secret, Use
+from doorward_server.core.reasons import UNAUTHENTICATED
+from doorward_server.service.leasing import Hit
 from doorward_server.service.pool import Pool
 from doorward_server.store import Store
+
+MOST_REPORTED = 50_000
+"""Uses seen by clients' caches that wait for the next flush."""
 
 
 class LastUse:
@@ -20,6 +25,7 @@ class LastUse:
         self._store = store
         self._writes = writes
         self._pending: dict[str, Use] = {}
+        self._reported: dict[tuple[str, ...], Use] = {}
         self._seen: set[str] = set()
         self.due = asyncio.Event()
 
@@ -32,14 +38,26 @@ class LastUse:
             self._seen.add(secret.id)
             self.due.set()
 
+    def note_hit(self, hit: Hit) -> None:
+        """Remember a use that a client's cache tells of. What is too many until the next flush is passed over."""
+        name = (hit.organization, hit.keyspace, hit.key, hit.secret)
+        known = self._reported.get(name)
+        if hit.reason in UNAUTHENTICATED or (known is None and len(self._reported) >= MOST_REPORTED):
+            return
+        if known is None or known.at < hit.last_at:
+            self._reported[name] = Use(hit.organization, hit.key, hit.secret, hit.last_at, hit.keyspace)
+
     async def flush(self) -> int:
         """Write what was noted; returns how many. On a failure everything stays noted. Raises StoreUnavailable."""
         taken, self._pending = self._pending, {}
+        reported, self._reported = self._reported, {}
         self.due.clear()
+        uses = [*taken.values(), *reported.values()]
         try:
-            if taken:
-                await self._writes.run(self._store.record_uses, list(taken.values()))
+            if uses:
+                await self._writes.run(self._store.record_uses, uses)
         except BaseException:
             self._pending = {**taken, **self._pending}
+            self._reported = {**reported, **self._reported}
             raise
-        return len(taken)
+        return len(uses)

@@ -12,18 +12,19 @@ from .transaction import Transaction
 CHUNK = 1000
 
 _USES_OF_KEYS = """
-WITH u (organization, key, at) AS (VALUES {values})
+WITH u (organization, key, keyspace, at) AS (VALUES {values})
 INSERT INTO key_use (organization, key, at)
-SELECT u.organization, u.key, u.at FROM u JOIN key AS k ON k.organization = u.organization AND k.id = u.key
-WHERE true ORDER BY u.organization, u.key
+SELECT u.organization, u.key, max(u.at) FROM u JOIN key AS k ON k.organization = u.organization AND k.id = u.key
+WHERE u.keyspace IN ('', k.keyspace) GROUP BY u.organization, u.key ORDER BY u.organization, u.key
 ON CONFLICT (organization, key) DO UPDATE SET at = excluded.at WHERE key_use.at < excluded.at
 """
 _USES_OF_SECRETS = """
-WITH u (organization, key, secret, at) AS (VALUES {values})
+WITH u (organization, key, keyspace, secret, at) AS (VALUES {values})
 INSERT INTO secret_use (organization, key, secret, at)
-SELECT u.organization, u.key, u.secret, u.at FROM u
+SELECT u.organization, u.key, u.secret, max(u.at) FROM u
+JOIN key AS k ON k.organization = u.organization AND k.id = u.key
 JOIN secret AS s ON s.organization = u.organization AND s.key = u.key AND s.id = u.secret
-WHERE true ORDER BY u.organization, u.key, u.secret
+WHERE u.keyspace IN ('', k.keyspace) GROUP BY u.organization, u.key, u.secret ORDER BY u.organization, u.key, u.secret
 ON CONFLICT (organization, key, secret) DO UPDATE SET at = excluded.at WHERE secret_use.at < excluded.at
 """
 
@@ -34,8 +35,8 @@ def record(tx: Transaction, uses: Sequence[Use]) -> None:
     of_secrets: dict[tuple[str, ...], Instant] = {}
     for use in uses:
         for latest, id in (
-            (of_keys, (use.organization, use.key)),
-            (of_secrets, (use.organization, use.key, use.secret)),
+            (of_keys, (use.organization, use.key, use.keyspace)),
+            (of_secrets, (use.organization, use.key, use.keyspace, use.secret)),
         ):
             latest[id] = max(use.at, latest.get(id, use.at))
     _upsert(tx, _USES_OF_KEYS, of_keys)

@@ -8,13 +8,14 @@ from contextlib import aclosing
 from doorward.v1 import authz_pb2 as pb
 from doorward_server.core.decide import ALLOWED, Decision
 from doorward_server.core.errors import DoorwardError, InvalidField
+from doorward_server.core.fields import check_id
 from doorward_server.core.policy import Keyspace
 from doorward_server.service.authorizing import MAX_ITEMS, Authorizer
 from doorward_server.service.explaining import Explainer
 from doorward_server.service.guard import Caller
-from doorward_server.service.leasing import Invalidation, Leasing, Ping, Pong
+from doorward_server.service.leasing import Hit, Invalidation, Leasing, Ping, Pong
 from doorward_server.wire.asking import read_ask, read_item, read_listed, read_selected
-from doorward_server.wire.convert import from_texts, to_duration
+from doorward_server.wire.convert import from_texts, from_timestamp, to_duration
 from doorward_server.wire.decided import (
     REASONS,
     to_decision,
@@ -26,6 +27,11 @@ from doorward_server.wire.decided import (
 )
 from doorward_server.wire.errors import code_of, message_of, metadata_of
 from doorward_server.wire.metrics import Metrics
+
+MAX_HITS = 200
+LONGEST = 600
+"""Characters that are kept of what a client says was asked about."""
+_REASON_OF = {number: reason for reason, number in REASONS.items()}
 
 
 class AuthzServicer:
@@ -116,7 +122,28 @@ async def _pings(messages: AsyncIterator[tuple[pb.LeaseRequest, Caller]]) -> Asy
         if not message.HasField("ping"):
             raise InvalidField("ping", "is required")
         keyspaces = from_texts("keyspaces", message.keyspaces)
-        yield Ping(message.ping.sequence, message.ping.applied_revision, message.organization, keyspaces), caller
+        if len(message.hits) > MAX_HITS:
+            raise InvalidField("hits", f"must have at most {MAX_HITS} entries")
+        hits = tuple(_hit(f"hits[{i}]", it) for i, it in enumerate(message.hits))
+        yield Ping(message.ping.sequence, message.ping.applied_revision, message.organization, keyspaces, hits), caller
+
+
+def _hit(field: str, it: pb.LeaseRequest.Hits) -> Hit:
+    if it.count < 1:
+        raise InvalidField(f"{field}.count", "must be at least 1")
+    if it.reason not in _REASON_OF:
+        raise InvalidField(f"{field}.reason", "must be that of the answer")
+    return Hit(
+        organization=check_id(f"{field}.organization", it.organization, "organization"),
+        keyspace=check_id(f"{field}.keyspace", it.keyspace, "keyspace"),
+        key=check_id(f"{field}.key_id", it.key_id),
+        secret=check_id(f"{field}.secret_id", it.secret_id),
+        action=it.action[:LONGEST],
+        resource=it.resource[:LONGEST],
+        reason=_REASON_OF[it.reason],
+        count=it.count,
+        last_at=from_timestamp(f"{field}.last_at", it, "last_at") or 0,
+    )
 
 
 def _told(it: Invalidation | Pong) -> pb.LeaseResponse:

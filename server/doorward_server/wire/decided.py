@@ -30,6 +30,7 @@ def to_response(answer: Answer) -> pb.AuthorizeResponse:
         revision=answer.revision,
         lease_cacheable_for=to_duration(answer.cacheable_for) if answer.cacheable_for else None,
         depends_on=answer.depends_on,
+        fail_open=answer.keyspace.fail_open,
     )
 
 
@@ -135,6 +136,7 @@ def to_identity(subject: Subject | None, keyspace: Keyspace, api_version: str) -
                 metadata=key.metadata,
                 expires_at=to_timestamp(key.expires_at),
                 api_version=api_version,
+                secret_id=secret.id,
             )
         )
     return identity

@@ -23,6 +23,7 @@ class Metrics(Collector):
         self._buckets: dict[tuple[str, str], list[int]] = {}
         self._seconds: Counter[tuple[str, str]] = Counter()
         self._decisions: Counter[tuple[str, str]] = Counter()
+        self._hits: Counter[str] = Counter()
         self._waits: dict[str, list[int]] = {}
         self._waited: Counter[str] = Counter()
         self._freshness: Freshness | None = None
@@ -41,6 +42,10 @@ class Metrics(Collector):
     def decided(self, keyspace: str, reason: str) -> None:
         """Count one decision."""
         self._decisions[keyspace, reason] += 1
+
+    def hit(self, reason: str, count: int) -> None:
+        """Count answers that a client gave from its cache."""
+        self._hits[reason] += count
 
     def waited(self, outcome: str, seconds: float) -> None:
         """Count one change that was held back until it had reached everybody."""
@@ -70,6 +75,10 @@ class Metrics(Collector):
         for decision, count in list(self._decisions.items()):
             decisions.add_metric(decision, count)
         yield decisions
+        hits = CounterMetricFamily("doorward_client_hits", "Decisions given by clients' caches.", labels=("reason",))
+        for reason, count in list(self._hits.items()):
+            hits.add_metric((reason,), count)
+        yield hits
         waits = HistogramMetricFamily(
             "doorward_wait_seconds", "Seconds until a change had reached every cache.", labels=("outcome",)
         )

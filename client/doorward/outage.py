@@ -1,0 +1,63 @@
+"""What to take for an answer while no server can be asked, where a caller has said so for the call."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter, OrderedDict
+
+from doorward.calls.authz import OnUnavailable
+from doorward.decision import Decision, Reason
+from doorward.errors import CallFailed, DeadlineExceeded, Unavailable
+from doorward.v1 import authz_pb2 as pb
+
+MOST_KEYSPACES = 1000
+"""Of which it is remembered whether they permit consent without an answer."""
+_log = logging.getLogger("doorward")
+
+
+class Outage:
+    """Remembers which keyspaces permit consent without an answer, and counts what was assumed. For any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._permits: OrderedDict[str, bool] = OrderedDict()
+        self._assumed: Counter[str] = Counter()
+
+    def heard(self, request: pb.AuthorizeRequest, answer: pb.AuthorizeResponse) -> None:
+        """Take note of what an answer says of its keyspace: the last word counts."""
+        if self._permits.get(request.keyspace) is not answer.fail_open:
+            with self._lock:
+                self._permits[request.keyspace] = answer.fail_open
+                if len(self._permits) > MOST_KEYSPACES:
+                    self._permits.popitem(last=False)
+
+    def assume(self, request: pb.AuthorizeRequest, failed: CallFailed, wanted: OnUnavailable) -> Decision | None:
+        """Return what to take for an answer after *failed*; None: nothing, *failed* is to be raised.
+
+        Only if no server answered. A server that answers that it is UNAVAILABLE counts as none.
+        """
+        if wanted == "raise" or not isinstance(failed, Unavailable | DeadlineExceeded):
+            return None
+        allowed = wanted == "allow"
+        if allowed and not self._permits.get(request.keyspace, False):
+            _log.error("no server answers; keyspace %r does not permit consent without an answer", request.keyspace)
+            return None
+        with self._lock:
+            self._assumed[wanted] += 1
+        _log.warning("no server answers about %s; assumed: %s", request.action, wanted)
+        return Decision(
+            allowed=allowed,
+            reason=Reason.UNKNOWN,
+            message="Authorization is not available.",
+            identity=None,
+            rule=None,
+            missing_permissions=(),
+            revision=0,
+            error=failed,
+        )
+
+    def assumed(self) -> dict[str, int]:
+        """Return how many answers were assumed, by what they were: "deny", "allow"."""
+        with self._lock:
+            return dict(self._assumed)
