@@ -15,7 +15,22 @@ import grpc
 
 from doorward import status
 from doorward.caller import Caller
-from doorward.calls import A, Call, Pages, Stream, T, authz, directory, facts, groups, imports, keys, keyspaces, listing
+from doorward.calls import (
+    A,
+    Call,
+    Feed,
+    Pages,
+    Stream,
+    T,
+    authz,
+    directory,
+    facts,
+    groups,
+    imports,
+    keys,
+    keyspaces,
+    listing,
+)
 from doorward.calls.authz import Deciding
 from doorward.channels import aio_pool, sync_pool
 from doorward.decision import Decision
@@ -155,6 +170,20 @@ class Client(Caller[grpc.Channel]):
         while token:
             items, token = self._ask(pages.page(token))
             yield from items
+
+    def _follow(self, feed: Feed[A, T]) -> Iterator[T]:
+        method = self._pool.next().method(feed.kind, feed.answer)
+        answers = method(feed.request, timeout=feed.timeout, metadata=self._metadata())
+        try:
+            for answer in answers:
+                yield feed.read(answer)
+        except grpc.RpcError as error:
+            failed = status.read(error)
+        else:
+            return
+        finally:
+            answers.cancel()  # whoever reads no further wants no more
+        raise failed  # out here it has no context: nothing of the call hangs on to it
 
 
 class AsyncClient(Caller[grpc.aio.Channel]):
@@ -298,3 +327,20 @@ class AsyncClient(Caller[grpc.aio.Channel]):
             items, token = await self._ask(pages.page(token))
             for item in items:
                 yield item
+
+    async def _follow(self, feed: Feed[A, T]) -> AsyncIterator[T]:
+        method = self._pool.next().method(feed.kind, feed.answer)
+        answers = method(feed.request, timeout=feed.timeout, metadata=self._metadata())
+        failed: CallFailed
+        try:
+            async for answer in answers:
+                if answer is None:  # grpc.aio says None where grpc says INTERNAL
+                    raise Internal("The answer cannot be read.")
+                yield feed.read(answer)
+        except grpc.RpcError as error:
+            failed = status.read(error)
+        else:
+            return
+        finally:
+            answers.cancel()  # whoever reads no further wants no more
+        raise failed  # out here it has no context: nothing of the call hangs on to it

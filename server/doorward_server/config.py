@@ -50,6 +50,9 @@ class Config(BaseModel):
     behind_proxy: bool = Field(
         False, description="A proxy in front keeps the bounds that `transport = native` does not; docs/operating.md."
     )
+    decision_log: Path | None = Field(
+        None, description="The file for keyspaces that record decisions in one; default: decisions.jsonl, there too."
+    )
     serve_stale_for: float = Field(
         0.0,
         ge=0,
@@ -71,6 +74,11 @@ class Config(BaseModel):
     def peppers(self) -> Path:
         """Where the peppers are."""
         return self.pepper_file or self.state_dir / "peppers.json"
+
+    @property
+    def decisions(self) -> Path:
+        """Where decisions are recorded, if a keyspace wants them in a file."""
+        return self.decision_log or self.state_dir / "decisions.jsonl"
 
     @property
     def root_key(self) -> Path:

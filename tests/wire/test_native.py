@@ -32,7 +32,7 @@ from tests.wire.tenants import Tenant, new_tenant
 from tests.wire.test_transport import SERVING, Waiter, health_of, health_or_gone, until
 
 FIXTURES = ("place", "owned", "locks", "raiser")
-STREAMING = matrix.STREAMS | matrix.CONVERSATIONS
+STREAMING = matrix.STREAMS | matrix.FEEDS
 unary_rpcs = pytest.mark.parametrize("rpc", sorted(REQUESTS.keys() - STREAMING))
 
 
