@@ -105,15 +105,22 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def started(
-    command: list[str], environ: dict[str, str], log: Path, cores: set[int] | None = None
+    command: list[str], environ: dict[str, str], log: Path, cores: set[int] | None = None, *, says: bool = False
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run a server, pinned to its core unless *cores* says otherwise, until the end of the block."""
+    """Run a server, pinned to its core unless *cores* says otherwise, until the end of the block.
+
+    What it writes to standard output is thrown away, unless it *says* something that somebody reads.
+    """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("DOORWARD_")}
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as errors:
         with pinned(cores or {SERVERS}):
             process = subprocess.Popen(
-                command, env=inherited | environ, stdout=subprocess.PIPE, stderr=errors, text=True
+                command,
+                env=inherited | environ,
+                stdout=subprocess.PIPE if says else subprocess.DEVNULL,
+                stderr=errors,
+                text=True,
             )
         try:
             yield process
@@ -144,7 +151,7 @@ def doorward(folder: Path, *arguments: str, cores: set[int] | None = None) -> It
 def nothing(folder: Path, transport: str) -> Iterator[Server]:
     """The server whose one RPC does nothing, on either transport."""
     command = [sys.executable, str(HERE / "empty_server.py"), transport]
-    with started(command, {}, folder / f"empty-{transport}.log") as process:
+    with started(command, {}, folder / f"empty-{transport}.log", says=True) as process:
         assert process.stdout is not None
         said = process.stdout.readline()
         if not said:
