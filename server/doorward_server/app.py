@@ -40,6 +40,7 @@ from doorward_server.service.peppers import Keyring, PepperProblem, Ring, check_
 from doorward_server.service.pool import Pool
 from doorward_server.service.proving import Prover
 from doorward_server.service.replica import BEAT_SECONDS, Membership
+from doorward_server.service.reports import Reports
 from doorward_server.service.revealing import Reveals
 from doorward_server.service.roles import Roles
 from doorward_server.service.tailing import Tailing
@@ -55,6 +56,7 @@ from doorward_server.wire.keyspaces import KeyspaceServicer
 from doorward_server.wire.metrics import Metrics
 from doorward_server.wire.scraping import serve_metrics
 from doorward_server.wire.server import QUIET, Servicers, Tls, bind, make_server, set_health
+from doorward_server.wire.usage import UsageServicer
 
 log = structlog.get_logger("doorward")
 FLUSH_SECONDS = 1.0
@@ -320,6 +322,7 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
         authz=AuthzServicer(authorizer, Explainer(Asking(finder, guard), clock), lease.leasing, metrics),
         directory=DirectoryServicer(directory, roles, Facts(store, catalog, guard, quotas, clock), management),
         keyspaces=KeyspaceServicer(keyspaces, management),
+        usage=UsageServicer(Reports(store, guard, clock), management),
     )
     pools = (reads, management, slow, penalty, hashing, waits, recording)
     services = (keys, directory, roles, keyspaces, authorizer, uses, counting, recorder)
