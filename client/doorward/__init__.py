@@ -103,6 +103,17 @@ from doorward.model import (
     Stranding,
 )
 from doorward.secret import Secret
+from doorward.usage import (
+    ExportFormat,
+    ExportPart,
+    LoggedDecision,
+    UnidentifiedUsage,
+    Usage,
+    UsageBreakdown,
+    UsageCount,
+    UsageDimension,
+    UsageValue,
+)
 
 if TYPE_CHECKING:
     from doorward.client import AsyncClient, Client
@@ -136,6 +147,8 @@ __all__ = [
     "Ended",
     "EtagMismatch",
     "Explanation",
+    "ExportFormat",
+    "ExportPart",
     "FailedPrecondition",
     "GrantForbidden",
     "Group",
@@ -164,6 +177,7 @@ __all__ = [
     "KeyspaceInvalid",
     "KeyspaceTestResult",
     "KeyspaceTestsFailed",
+    "LoggedDecision",
     "Misconfigured",
     "NotFound",
     "NotRecoverable",
@@ -198,7 +212,13 @@ __all__ = [
     "TraceStep",
     "Unauthenticated",
     "Unavailable",
+    "UnidentifiedUsage",
     "UnknownReference",
+    "Usage",
+    "UsageBreakdown",
+    "UsageCount",
+    "UsageDimension",
+    "UsageValue",
 ]
 
 
