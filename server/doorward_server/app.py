@@ -41,6 +41,7 @@ from doorward_server.service.pool import Pool
 from doorward_server.service.proving import Prover
 from doorward_server.service.replica import BEAT_SECONDS, Membership
 from doorward_server.service.reports import Reports
+from doorward_server.service.retention import Retention
 from doorward_server.service.revealing import Reveals
 from doorward_server.service.roles import Roles
 from doorward_server.service.tailing import Tailing
@@ -124,6 +125,7 @@ class App:
     uses: LastUse
     counting: Counting
     recorder: Recorder
+    retention: Retention
     metrics: Metrics
     membership: Membership
     freshness: Freshness
@@ -142,6 +144,7 @@ class App:
         Raises BindFailed, PepperProblem, StoreUnavailable; OSError for the metrics' port or a missing PEM file.
         """
         self._stopped = False
+        self._dropped = (0, 0)
         self._health = health.aio.HealthServicer()
         self._gate = Gate(self.authorizer, self.metrics, QUIET, self.waiting.wait)
         self._server = make_server(self._gate, self.servicers, self._health, shares_port=shares_port)
@@ -228,7 +231,14 @@ class App:
             await _attempt(self.uses.flush, "last uses wait for the next flush")
             await _attempt(self.counting.flush, "usage waits for the next flush")
             await _attempt(self.recorder.flush, "sampled decisions wait for the next flush")
+            self._tell_dropped()
             await asyncio.sleep(FLUSH_SECONDS / 10)
+
+    def _tell_dropped(self) -> None:
+        dropped = self.counting.dropped, self.recorder.dropped
+        if dropped != self._dropped:
+            self._dropped = dropped
+            log.error("usage is not whole: the store was away for too long", decisions=dropped[0], records=dropped[1])
 
     async def _keep_beating(self) -> None:
         while True:
@@ -251,10 +261,12 @@ class App:
     async def _keep_pruning(self) -> None:
         while True:
             await asyncio.sleep(PRUNE_SECONDS)
-            await _attempt(self._prune, "the change log stays as long as it is")
+            await _attempt(self._prune, "the change log, usage and recorded decisions stay as long as they are")
 
     async def _prune(self) -> None:
         while await self.pools[1].run(self.store.prune_changes):
+            pass
+        while await self.pools[1].run(self.retention.sweep, self.clock()):
             pass
 
     async def _say(self, ready: bool) -> None:
@@ -299,6 +311,7 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     )  # what is recorded before it is answered waits for nothing else
     chance = dice.Random(random(8)).random  # noqa: S311  # which ALLOWs are recorded is no secret
     recorder = Recorder(store, LogFile(config.decisions), to_stdout, recording, chance)
+    metrics.watch_losses(lambda: (counting.dropped, recorder.dropped))
     telling = Telling(counting, recorder, new_id("d", random) + "-")
     prover = Prover(store, keyring, slow, penalty, management, clock, random(32))
     waits = Pool("waits", threads=1, backlog=8)  # one look at a time: those who wait share it
@@ -325,7 +338,7 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
         usage=UsageServicer(Reports(store, guard, clock), management),
     )
     pools = (reads, management, slow, penalty, hashing, waits, recording)
-    services = (keys, directory, roles, keyspaces, authorizer, uses, counting, recorder)
+    services = (keys, directory, roles, keyspaces, authorizer, uses, counting, recorder, Retention(store, catalog))
     return App(config, store, *services, metrics, *lease, Expiring(store), clock, pools, servicers)
 
 
