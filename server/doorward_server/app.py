@@ -169,6 +169,7 @@ class App:
         await set_health(self._health, serving=True)
         keep = (
             self._keep_flushing(),
+            self._keep_recording(),
             self._watch_lease(),
             self._keep_beating(),
             self._keep_expiring(),
@@ -230,9 +231,13 @@ class App:
                     await self.uses.due.wait()
             await _attempt(self.uses.flush, "last uses wait for the next flush")
             await _attempt(self.counting.flush, "usage waits for the next flush")
-            await _attempt(self.recorder.flush, "sampled decisions wait for the next flush")
             self._tell_dropped()
             await asyncio.sleep(FLUSH_SECONDS / 10)
+
+    async def _keep_recording(self) -> None:
+        while True:  # apart from the others: whoever should read standard output may not
+            await asyncio.sleep(FLUSH_SECONDS)
+            await _attempt(self.recorder.flush, "sampled decisions wait for the next flush")
 
     def _tell_dropped(self) -> None:
         dropped = self.counting.dropped, self.recorder.dropped
@@ -306,9 +311,7 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     catalog = Catalog(store)
     guard, uses, metrics = Guard(store, catalog, clock), LastUse(store, management), Metrics()
     counting = Counting(store, catalog, management, clock, new_id("usage", random))
-    recording = Pool(
-        "recording", threads=1, backlog=64
-    )  # what is recorded before it is answered waits for nothing else
+    recording = Pool("recording", threads=1, backlog=64)  # answers wait for what is done here
     chance = dice.Random(random(8)).random  # noqa: S311  # which ALLOWs are recorded is no secret
     recorder = Recorder(store, LogFile(config.decisions), to_stdout, recording, chance)
     metrics.watch_losses(lambda: (counting.dropped, recorder.dropped))

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from doorward_server.service.retention import Retention
 
 from doorward_server.core.errors import Overloaded, StoreUnavailable
 from doorward_server.core.model import DAY
@@ -19,6 +18,7 @@ from doorward_server.service.catalog import Catalog
 from doorward_server.service.counting import Counting
 from doorward_server.service.leasing import Hit
 from doorward_server.service.pool import Pool
+from doorward_server.service.retention import Retention
 from doorward_server.store import Store
 from tests.fakes import FakeClock
 from tests.service.door import Door

@@ -274,6 +274,7 @@ def _within(text: str, known: set[str] | None, most: int) -> str:
 
 def _taken(counts: Counter[K], most: int) -> Counter[K]:
     taken: Counter[K] = Counter()
-    for cell in list(counts)[:most]:
-        taken[cell] = counts.pop(cell)
+    for _ in range(min(most, len(counts))):
+        cell, count = counts.popitem()
+        taken[cell] = count
     return taken
