@@ -16,10 +16,11 @@ from functools import lru_cache
 from ipaddress import IPv4Address, ip_network
 from typing import NamedTuple, TypeVar
 
+from .errors import InvalidField
+from .fields import check_address
 from .model import SECOND, Instant
 from .policy import Path
 from .reasons import Reason
-from .subject import Address
 
 K = TypeVar("K")
 HOUR = 3600 * SECOND
@@ -58,6 +59,7 @@ class Counted(NamedTuple):
     """Empty: nothing was asked about."""
     reason: str
     address: str
+    """As it was told; empty: it was not."""
     hour: Instant
     """When the hour began."""
     stranger: Stranger | None
@@ -205,7 +207,7 @@ class Folding:
                 self._seen.clear()
             resources, addresses = self._told_apart(counted)
             resource = _resource(counted, resources)
-            address = _within(counted.address, addresses, ADDRESSES)
+            address = _within(shown_address(counted.address), addresses, ADDRESSES)
             organization, key, owner, keyspace, hour = (
                 counted.organization, counted.key, counted.owner, counted.keyspace, counted.hour,
             )  # fmt: skip
@@ -228,7 +230,9 @@ class Folding:
     def _stranger(self, counted: Counted, stranger: Stranger) -> StrangerCell:
         of = (counted.organization, counted.keyspace)
         seen = self._seen.setdefault(of, set())
-        cell = StrangerCell(*of, counted.hour, stranger.caller, stranger.prefix, counted.address, counted.reason)
+        cell = StrangerCell(
+            *of, counted.hour, stranger.caller, stranger.prefix, shown_address(counted.address), counted.reason
+        )
         if cell not in seen:
             if len(seen) >= STRANGERS:
                 return cell._replace(caller=OTHER, prefix=OTHER, address=OTHER)
@@ -242,12 +246,14 @@ def hour_of(at: Instant) -> Instant:
 
 
 @lru_cache(maxsize=16_384)
-def shown_address(address: Address | None) -> str:
-    """Return what an address counts as."""
-    if address is None:
+def shown_address(text: str) -> str:
+    """Return what an address counts as; what is none counts as not told."""
+    try:
+        address = check_address("address", text)
+    except InvalidField:
         return ""
-    if isinstance(address, IPv4Address):
-        return str(address)
+    if address is None or isinstance(address, IPv4Address):
+        return str(address or "")
     return str(ip_network((address, 64), strict=False))
 
 

@@ -14,8 +14,8 @@ from doorward_server.core.errors import Overloaded
 from doorward_server.core.model import Instant
 from doorward_server.core.policy import Keyspace, Path
 from doorward_server.core.reasons import Reason
-from doorward_server.core.subject import Address, Subject
-from doorward_server.core.usage import Cells, Counted, Folding, Stranger, hour_of, shown_address
+from doorward_server.core.subject import Subject
+from doorward_server.core.usage import HOUR, Cells, Counted, Folding, Stranger, hour_of
 from doorward_server.service.catalog import Catalog
 from doorward_server.service.guard import Caller, Clock
 from doorward_server.service.leasing import Hit
@@ -54,7 +54,7 @@ class Counting:
         action: str,
         path: Path,
         reason: Reason,
-        address: Address | None,
+        address: str,
         prefix: str,
         now: Instant,
     ) -> None:
@@ -67,10 +67,12 @@ class Counting:
             organization = subject.organization.id
             key = subject.key.id if subject.key is not None else ""
             owner = subject.owner.id if subject.owner is not None else ""
-        counted = Counted(
-            organization, key, owner, keyspace, action, path, reason, shown_address(address), hour_of(now), stranger
-        )
-        self._add(self._counts, counted, 1)
+        told = (organization, key, owner, keyspace, action, path, reason, address, now - now % HOUR, stranger)
+        counts = self._counts
+        if told in counts:  # equal to the Counted that it became
+            counts[told] += 1
+        else:
+            self._add(counts, Counted._make(told), 1)
 
     def hit(self, hit: Hit) -> None:
         """Count decisions that a client gave from its cache. Where from is not known, and who owns the key not yet."""

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Sequence
 
 from doorward_server.core.decide import Decision, Question
-from doorward_server.core.fields import check_address
 from doorward_server.core.model import Instant
 from doorward_server.core.reasons import Reason
 from doorward_server.core.subject import Address
@@ -47,15 +46,24 @@ class Telling:
             await self._recorder.record(records, log)
         for question, decision in handed:
             action, path = (question.action, question.path) if question is not None else (INTROSPECT, ())
-            address = question.client_ip if question is not None else check_address("context.client_ip", ask.client_ip)
-            about = (caller, found.subject, keyspace.name, action, path, decision.reason, address, found.prefix, now)
+            about = (
+                caller,
+                found.subject,
+                keyspace.name,
+                action,
+                path,
+                decision.reason,
+                ask.client_ip,
+                found.prefix,
+                now,
+            )
             self._counting.decided(*about)
         return ids
 
     def kept_out(self, found: Found, reason: Reason, peer: Address | None, now: Instant) -> None:
         """Count a call to Doorward itself whose own key did not get it in."""
         self._counting.decided(
-            None, found.subject, found.keyspace.name, AUTHENTICATE, (), reason, peer, found.prefix, now
+            None, found.subject, found.keyspace.name, AUTHENTICATE, (), reason, str(peer or ""), found.prefix, now
         )
 
 
