@@ -90,6 +90,9 @@ def test_what_cannot_be_true_of_a_hit_is_not_counted(till: Till) -> None:
         {"keyspace": "doorward"},
         {"action": "things:fly"},
         {"resource": "elephants/1"},
+        {"resource": "things/*"},
+        {"resource": "things/a\0b"},
+        {"resource": "things//b"},
     ):
         till.counting.hit(till.hit(**wrong))
     till.flush()

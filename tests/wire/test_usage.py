@@ -407,3 +407,17 @@ def test_a_sample_holds_every_denial_and_nothing_else_unless_it_is_told_to(acme:
     assert mine[0]["event"] == "decision"
     assert mine[0]["reason"] == "SCOPE_INSUFFICIENT"
     assert logged(acme, key_id=held.id) == []
+
+
+@pytest.mark.parametrize("address", ["\0", "nonsense", "x" * 1000])
+def test_no_address_that_is_none_spoils_what_others_are_recorded_with(acme: Tenant, address: str) -> None:
+    name = audited(acme, "spoiled", "{record: all}")
+    context = authz_pb2.Context(client_ip=address)
+    acme.caller("backend").authz.Introspect(
+        authz_pb2.IntrospectRequest(key=never_made(name), keyspace=name, context=context)
+    )
+    flush(acme.server)
+    assert [it.client_ip for it in logged(acme, keyspace=name)] == [""]
+    answer = usage(acme, "ADDRESS", "UNIDENTIFIED", keyspace=name)
+    assert values(answer, "ADDRESS") == {"": (0, 1)}
+    assert [it.prefix for it in answer.unidentified] == [f"{name}_live"]

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
-from ipaddress import IPv4Address, ip_network
+from ipaddress import ip_network
 from typing import NamedTuple, TypeVar
 
 from .errors import InvalidField
@@ -246,15 +246,19 @@ def hour_of(at: Instant) -> Instant:
 
 
 @lru_cache(maxsize=16_384)
-def shown_address(text: str) -> str:
-    """Return what an address counts as; what is none counts as not told."""
+def told_address(text: str) -> str:
+    """Return an address in its one spelling; what is none was not told."""
     try:
-        address = check_address("address", text)
+        return str(check_address("address", text) or "")
     except InvalidField:
         return ""
-    if address is None or isinstance(address, IPv4Address):
-        return str(address or "")
-    return str(ip_network((address, 64), strict=False))
+
+
+@lru_cache(maxsize=16_384)
+def shown_address(text: str) -> str:
+    """Return what an address counts as."""
+    address = told_address(text)
+    return str(ip_network((address, 64), strict=False)) if ":" in address else address
 
 
 def _resource(counted: Counted, known: set[str] | None) -> str:

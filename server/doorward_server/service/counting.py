@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from doorward_server.core.errors import Overloaded
 from doorward_server.core.model import Instant
-from doorward_server.core.policy import Keyspace, Path
+from doorward_server.core.policy import Keyspace, Path, parse_path
 from doorward_server.core.reasons import Reason
 from doorward_server.core.subject import Subject
 from doorward_server.core.usage import HOUR, Cells, Counted, Folding, Stranger, hour_of
@@ -172,4 +172,9 @@ class _Flushing:
 
 
 def _makes_sense(counted: Counted, keyspace: Keyspace) -> bool:
-    return counted.action in keyspace.permissions and counted.path[0] in keyspace.types
+    if counted.action not in keyspace.permissions or counted.path[0] not in keyspace.types:
+        return False
+    try:
+        return parse_path("/".join(counted.path)) == counted.path
+    except ValueError:  # what no question could hold, the store might not keep
+        return False
