@@ -220,7 +220,7 @@ def test_cells_are_taken_out_whole_and_none_twice(most: int) -> None:
 @pytest.mark.parametrize(
     "scope", [{"key": "k1"}, {"owner": "alice"}, {"organization": "-", "keyspace": "aiia"}], ids=str
 )
-def test_a_report_looks_at_nothing_but_its_own_hours(tmp_path: Path, scope: dict[str, str]) -> None:
+def test_a_report_looks_at_nothing_but_its_own_hours(tmp_path: Path, scope: dict[str, Any]) -> None:
     """So that it takes as long in a store of a million cells; tests/bench/usage.py measures it."""
     with databases.fresh("sqlite", tmp_path) as url:
         store = databases.open_store(url)
