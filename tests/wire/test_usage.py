@@ -202,8 +202,8 @@ def test_a_span_counts_whole_hours_and_is_bounded(acme: Tenant) -> None:
     assert counted(now, now + HOUR) == 2
     assert counted(now + 1, now + 2) == 2
     assert counted(now - 1, now + HOUR + 1) == 7
-    for since, until in ((now, now), (now, now - 1), (now - 801 * DAY, now)):
-        assert refused(lambda s=since, u=until: counted(s, u)).metadata["field"] == "scope.since"  # type: ignore[misc]  # bound
+    for since, end in ((now, now), (now, now - 1), (now - 801 * DAY, now)):
+        assert refused(lambda s=since, e=end: counted(s, e)).metadata["field"] == "scope.since"  # type: ignore[misc]  # bound
 
 
 def test_usage_outlives_its_key(acme: Tenant) -> None:
