@@ -39,6 +39,7 @@ from .entities import KEYSPACES
 from .facts import FactStore
 from .keys import ChangeKey
 from .keyspaces import ChangeKeyspace
+from .limits import LimitStore
 from .peppers import PepperStore
 from .replicas import ReplicaStore
 from .rows import REVISION
@@ -76,6 +77,7 @@ class Store(DirectoryStore):
         self.facts = FactStore(transactions)
         self.peppers = PepperStore(transactions)
         self.usage = UsageStore(transactions)
+        self.limits = LimitStore(transactions)
         self.replicas = ReplicaStore(transactions, kept_for(self._dialect))
         self._migrating = threading.RLock()
         self._locks = 0
