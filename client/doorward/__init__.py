@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from doorward.audit import AuditActor, AuditEvent, ChainHead, ChainReport, ChainStatus, HeadStatus
 from doorward.config import TLS
 from doorward.decision import (
     AccessibleResources,
@@ -38,6 +39,7 @@ from doorward.errors import (
     CallerForbidden,
     CallerUnauthenticated,
     CallFailed,
+    ChainIsBroken,
     CountMismatch,
     DeadlineExceeded,
     Denied,
@@ -116,6 +118,8 @@ __all__ = [
     "AppliedKeyspace",
     "ApplyOutcome",
     "AsyncClient",
+    "AuditActor",
+    "AuditEvent",
     "Binding",
     "BuiltIn",
     "CacheInfo",
@@ -123,6 +127,10 @@ __all__ = [
     "CallerForbidden",
     "CallerUnauthenticated",
     "Ceiling",
+    "ChainHead",
+    "ChainIsBroken",
+    "ChainReport",
+    "ChainStatus",
     "Changed",
     "ChangedRelations",
     "Client",
@@ -141,6 +149,7 @@ __all__ = [
     "Group",
     "GroupCycle",
     "GroupMember",
+    "HeadStatus",
     "HttpAnswer",
     "HttpRequest",
     "Identity",

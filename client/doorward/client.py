@@ -15,7 +15,22 @@ import grpc
 
 from doorward import status
 from doorward.caller import Caller
-from doorward.calls import A, Call, Pages, Stream, T, authz, directory, facts, groups, imports, keys, keyspaces, listing
+from doorward.calls import (
+    A,
+    Call,
+    Pages,
+    Stream,
+    T,
+    audit,
+    authz,
+    directory,
+    facts,
+    groups,
+    imports,
+    keys,
+    keyspaces,
+    listing,
+)
 from doorward.calls.authz import Deciding
 from doorward.channels import aio_pool, sync_pool
 from doorward.decision import Decision
@@ -96,6 +111,10 @@ class Client(Caller[grpc.Channel]):
     get_keyspace = call(keyspaces.get_keyspace)
     list_keyspaces = listed(keyspaces.list_keyspaces)
     get_json_web_key_set = call(keyspaces.get_json_web_key_set)
+
+    list_events = listed(audit.list_events)
+    verify_chain = listed(audit.verify_chain)
+    get_head = call(audit.get_head)
 
     def wait_until_ready(self, timeout: float) -> None:
         """Open every connection, waiting until the server is there. For start-up: calls themselves fail at once.
@@ -229,6 +248,10 @@ class AsyncClient(Caller[grpc.aio.Channel]):
     get_keyspace = acall(keyspaces.get_keyspace)
     list_keyspaces = alisted(keyspaces.list_keyspaces)
     get_json_web_key_set = acall(keyspaces.get_json_web_key_set)
+
+    list_events = alisted(audit.list_events)
+    verify_chain = alisted(audit.verify_chain)
+    get_head = acall(audit.get_head)
 
     async def wait_until_ready(self, timeout: float) -> None:  # noqa: ASYNC109  # as Client has it
         """Open every connection, waiting until the server is there. For start-up: calls themselves fail at once.

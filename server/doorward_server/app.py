@@ -16,6 +16,7 @@ from doorward_server.config import Config, split_address
 from doorward_server.core.errors import DoorwardError
 from doorward_server.core.model import SECOND, Quotas
 from doorward_server.service.asking import Asking
+from doorward_server.service.auditing import Auditing, Retention
 from doorward_server.service.authorizing import Authorizer
 from doorward_server.service.batch_revoking import BatchRevokes
 from doorward_server.service.bootstrap import bootstrap
@@ -43,6 +44,7 @@ from doorward_server.service.tailing import Tailing
 from doorward_server.service.usage import LastUse
 from doorward_server.service.waiting import Registry, Waiting
 from doorward_server.store import Store
+from doorward_server.wire.audit import AuditServicer
 from doorward_server.wire.authz import AuthzServicer
 from doorward_server.wire.directory import DirectoryServicer
 from doorward_server.wire.gate import Gate, log_defect
@@ -60,6 +62,7 @@ UNREADY_AFTER = 10.0
 """Seconds without a lease after which health says NOT_SERVING."""
 TIDY_SECONDS = 1.0
 PRUNE_SECONDS = 60.0
+RETENTION_SECONDS = 3600.0
 
 
 @contextlib.contextmanager
@@ -124,6 +127,7 @@ class App:
     leasing: Leasing
     registry: Registry
     expiring: Expiring
+    retention: Retention
     clock: Clock
     pools: tuple[Pool, ...]
     servicers: Servicers
@@ -163,6 +167,7 @@ class App:
             self._keep_expiring(),
             self._keep_tidy(),
             self._keep_pruning(),
+            self._keep_retention(),
         )
         self._tasks = [asyncio.create_task(it) for it in keep]
         return port
@@ -238,6 +243,14 @@ class App:
             await asyncio.sleep(PRUNE_SECONDS)
             await _attempt(self._prune, "the change log stays as long as it is")
 
+    async def _keep_retention(self) -> None:
+        while True:
+            await _attempt(self._retain, "audit events that are too old stay for now")
+            await asyncio.sleep(RETENTION_SECONDS)
+
+    async def _retain(self) -> None:
+        await self.pools[1].run(self.retention.sweep, self.clock())
+
     async def _prune(self) -> None:
         while await self.pools[1].run(self.store.prune_changes):
             pass
@@ -300,10 +313,22 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
         authz=AuthzServicer(authorizer, Explainer(Asking(finder, guard), clock), lease.leasing, metrics),
         directory=DirectoryServicer(directory, roles, Facts(store, catalog, guard, quotas, clock), management),
         keyspaces=KeyspaceServicer(keyspaces, management),
+        audit=AuditServicer(Auditing(store, guard, clock), management),
     )
     pools = (reads, management, slow, penalty, hashing, waits)
     services = (keys, directory, roles, keyspaces, authorizer, uses)
-    return App(config, store, *services, metrics, *lease, Expiring(store), clock, pools, servicers)
+    return App(
+        config,
+        store,
+        *services,
+        metrics,
+        *lease,
+        Expiring(store),
+        Retention(store, config.audit_retention_days),
+        clock,
+        pools,
+        servicers,
+    )
 
 
 class _Lease(NamedTuple):

@@ -16,6 +16,7 @@ SERVICES = {
     "doorward.v1.AuthzService",
     "doorward.v1.DirectoryService",
     "doorward.v1.KeyService",
+    "doorward.v1.AuditService",
     "doorward.v1.KeyspaceService",
     "grpc.health.v1.Health",
     "grpc.reflection.v1alpha.ServerReflection",

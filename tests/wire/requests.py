@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
+from doorward.v1 import audit_pb2 as audit
 from doorward.v1 import authz_pb2 as authz
 from doorward.v1 import directory_pb2 as directory
 from doorward.v1 import keys_pb2 as keys
@@ -259,6 +260,9 @@ REQUESTS: dict[str, Row] = {
         "keyspaces:get", lambda _: keyspaces.GetJsonWebKeySetRequest(name="aiia"), "name", operator=True
     ),
     "TestKeyspace": Row("keyspaces:get", lambda _: keyspaces.TestKeyspaceRequest(name="aiia"), "name", operator=True),
+    "ListEvents": Row("events:list", lambda t: audit.ListEventsRequest(organization=t.id)),
+    "VerifyChain": Row("events:verify", lambda t: audit.VerifyChainRequest(organization=t.id)),
+    "GetHead": Row("events:verify", lambda t: audit.GetHeadRequest(organization=t.id)),
     "ListKeyspaces": Row("keyspaces:list", lambda _: keyspaces.ListKeyspacesRequest(), operator=True),
 }
 """By the name of the RPC. An RPC without a row here fails the matrix test."""

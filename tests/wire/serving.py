@@ -23,6 +23,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from doorward.v1 import (
+    audit_pb2_grpc,
     authz_pb2_grpc,
     directory_pb2_grpc,
     keys_pb2,
@@ -89,7 +90,7 @@ class _As(grpc.UnaryUnaryClientInterceptor, grpc.StreamUnaryClientInterceptor, g
 
 
 class Api:
-    """The four services, called with some metadata."""
+    """All services, called with some metadata."""
 
     def __init__(self, channel: grpc.Channel, metadata: list[tuple[str, str]]) -> None:
         dressed = grpc.intercept_channel(channel, _As(metadata))
@@ -97,6 +98,7 @@ class Api:
         self.authz = authz_pb2_grpc.AuthzServiceStub(dressed)
         self.directory = directory_pb2_grpc.DirectoryServiceStub(dressed)
         self.keyspaces = keyspaces_pb2_grpc.KeyspaceServiceStub(dressed)
+        self.audit = audit_pb2_grpc.AuditServiceStub(dressed)
 
     def stub(self, service: str) -> Any:
         """The stub of a service by its name in the contract."""
@@ -105,6 +107,7 @@ class Api:
             "AuthzService": self.authz,
             "DirectoryService": self.directory,
             "KeyspaceService": self.keyspaces,
+            "AuditService": self.audit,
         }[service]
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from doorward_server.core.audit import ChainReport, StoredEvent
+
 from .store import Store
 from .tail import TailConnection
 from .values import (
-    ChainReport,
+    ChainBroken,
+    ChainPage,
     HeldVerifier,
     Imported,
     KeyspaceSnapshot,
@@ -13,13 +16,14 @@ from .values import (
     PrincipalSnapshot,
     Replica,
     Snapshot,
-    StoredEvent,
     StoredFacts,
     StoreNotReady,
     Written,
 )
 
 __all__ = [
+    "ChainBroken",
+    "ChainPage",
     "ChainReport",
     "HeldVerifier",
     "Imported",
