@@ -76,6 +76,7 @@ from doorward.errors import (
     UnknownReference,
 )
 from doorward.imports import ImportOutcome, ImportResult, ImportRow
+from doorward.leaks import LeakOutcome, ReportedLeak
 from doorward.model import (
     AppliedKeyspace,
     ApplyOutcome,
@@ -173,6 +174,7 @@ __all__ = [
     "KeyspaceInvalid",
     "KeyspaceTestResult",
     "KeyspaceTestsFailed",
+    "LeakOutcome",
     "Misconfigured",
     "NotFound",
     "NotRecoverable",
@@ -189,6 +191,7 @@ __all__ = [
     "QuotaExceeded",
     "Reason",
     "Relation",
+    "ReportedLeak",
     "RequestIdReused",
     "RequiredRelation",
     "ResourceExhausted",

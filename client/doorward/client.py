@@ -29,6 +29,7 @@ from doorward.calls import (
     imports,
     keys,
     keyspaces,
+    leaks,
     listing,
 )
 from doorward.calls.authz import Deciding
@@ -71,6 +72,7 @@ class Client(Caller[grpc.Channel]):
     delete_key = call(keys.delete_key)
     batch_revoke_keys = call(keys.batch_revoke_keys)
     reveal_key = call(keys.reveal_key)
+    report_leak = call(leaks.report_leak)
     import_keys = stream(imports.import_keys)
 
     create_organization = call(directory.create_organization)
@@ -208,6 +210,7 @@ class AsyncClient(Caller[grpc.aio.Channel]):
     delete_key = acall(keys.delete_key)
     batch_revoke_keys = acall(keys.batch_revoke_keys)
     reveal_key = acall(keys.reveal_key)
+    report_leak = acall(leaks.report_leak)
     import_keys = astream(imports.import_keys)
 
     create_organization = acall(directory.create_organization)

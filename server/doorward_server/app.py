@@ -32,6 +32,7 @@ from doorward_server.service.ids import Random, new_id
 from doorward_server.service.importing import Imports
 from doorward_server.service.keys import Keys
 from doorward_server.service.keyspaces import Keyspaces
+from doorward_server.service.leaks import LeakReports
 from doorward_server.service.leasing import Hit, Leasing
 from doorward_server.service.mint import Mint
 from doorward_server.service.peppers import Keyring, PepperProblem, Ring, check_peppers, make_ring, read_ring
@@ -288,8 +289,7 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     reads, management = Pool("reads", threads=4, backlog=512), Pool("management", threads=4, backlog=128)
     hashing = Pool("hashing", threads=1, backlog=64, nice=15)
     slow, penalty = Pool("slow", threads=1, backlog=64, nice=10), Pool("penalty", threads=1, backlog=16, nice=15)
-    quotas = Quotas(keys=config.max_keys, bindings=config.max_bindings)
-    catalog = Catalog(store)
+    quotas, catalog = Quotas(keys=config.max_keys, bindings=config.max_bindings), Catalog(store)
     guard, uses, metrics = Guard(store, catalog, clock), LastUse(store, management), Metrics()
     prover = Prover(store, keyring, slow, penalty, management, clock, random(32))
     waits = Pool("waits", threads=1, backlog=8)  # one look at a time: those who wait share it
@@ -305,30 +305,21 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
         store, catalog, guard, keys, mint, keyring.current.lookup, management, hashing, quotas, clock, random
     )
     batch_revokes, reveals = BatchRevokes(store, catalog, guard, clock), Reveals(store, catalog, keys, mint, clock)
+    auditing, leaks = Auditing(store, guard, clock), LeakReports(store, finder, guard, management, clock)
     directory = Directory(store, guard, clock)
     roles = Roles(store, catalog, guard, quotas, clock, random)
     keyspaces = Keyspaces(store, catalog, guard, mint, clock)
     servicers = Servicers(
-        keys=KeyServicer(keys, imports, batch_revokes, reveals, catalog, management, clock),
+        keys=KeyServicer(keys, imports, batch_revokes, reveals, leaks, catalog, management, clock),
         authz=AuthzServicer(authorizer, Explainer(Asking(finder, guard), clock), lease.leasing, metrics),
         directory=DirectoryServicer(directory, roles, Facts(store, catalog, guard, quotas, clock), management),
         keyspaces=KeyspaceServicer(keyspaces, management),
-        audit=AuditServicer(Auditing(store, guard, clock), management),
+        audit=AuditServicer(auditing, management),
     )
     pools = (reads, management, slow, penalty, hashing, waits)
     services = (keys, directory, roles, keyspaces, authorizer, uses)
-    return App(
-        config,
-        store,
-        *services,
-        metrics,
-        *lease,
-        Expiring(store),
-        Retention(store, config.audit_retention_days),
-        clock,
-        pools,
-        servicers,
-    )
+    sweeps = Expiring(store), Retention(store, config.audit_retention_days)
+    return App(config, store, *services, metrics, *lease, *sweeps, clock, pools, servicers)
 
 
 class _Lease(NamedTuple):

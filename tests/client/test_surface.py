@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 import doorward
-from doorward import AsyncClient, Client, audit, decision, errors, imports, model
+from doorward import AsyncClient, Client, audit, decision, errors, imports, leaks, model
 from doorward.calls import audit as auditing
 from doorward.calls import decided, directory, keys, keyspaces, listing
+from doorward.calls import leaks as leaking
 from doorward.calls.imports import OUTCOMES
 from doorward.calls.values import PROPAGATIONS
 from doorward.channels import PATHS, SERVICE_CONFIG
@@ -29,7 +30,7 @@ def test_all_holds_every_public_name() -> None:
     assert all(getattr(doorward, name) is not None for name in names)
     defined = {
         name
-        for module in (audit, decision, errors, imports, model)
+        for module in (audit, decision, errors, imports, leaks, model)
         for name, kind in vars(module).items()
         if inspect.isclass(kind) and kind.__module__ == module.__name__
     }
@@ -102,6 +103,7 @@ def test_the_docstring_draws_the_tree_as_it_is() -> None:
         (decision.RuleOutcome, listing.RULE_OUTCOMES, authz_pb2.RuleOutcome, "RULE_OUTCOME_"),
         (audit.ChainStatus, auditing.STATUSES, audit_pb2.ChainStatus, "CHAIN_STATUS_"),
         (audit.HeadStatus, auditing.HEADS, audit_pb2.HeadStatus, "HEAD_STATUS_"),
+        (leaks.LeakOutcome, leaking.OUTCOMES, keys_pb2.LeakOutcome, "LEAK_OUTCOME_"),
         (model.KeyState, keys.STATES, keys_pb2.KeyState, "KEY_STATE_"),
         (model.Ceiling, keys.CEILINGS, keys_pb2.Ceiling, "CEILING_"),
         (model.PrincipalKind, directory.KINDS, directory_pb2.PrincipalKind, "PRINCIPAL_KIND_"),

@@ -148,6 +148,10 @@ REQUESTS: dict[str, Row] = {
     "DeleteKey": Row("keys:delete", lambda t: keys.DeleteKeyRequest(**_key(t)), "id"),
     "BatchRevokeKeys": Row("keys:revoke", _batch_revoke),
     "RevealKey": Row("keys:reveal", _shown, "id"),
+    "ReportLeak": Row(
+        "keys:report-leak",
+        lambda t: keys.ReportLeakRequest(key=t.key().text, keyspace="aiia", found_in="web/.env line 3"),
+    ),
     "ImportKeys": Row(
         "keys:import",
         lambda t: keys.ImportKeysRequest(header=keys.ImportHeader(organization=t.id, keyspace="aiia")),
