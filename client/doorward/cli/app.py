@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from doorward import cli
-from doorward.cli import audit, compromised, directory, facts, groups, imports, keys, keyspaces, rights
+from doorward.cli import audit, compromised, directory, facts, groups, imports, keys, keyspaces, rights, scan
 from doorward.cli.decisions import authorize, whoami
 from doorward.cli.session import Output, Session, environment, exit_code, explain, tell
 from doorward.errors import DoorwardError
@@ -82,6 +82,7 @@ app.command()(rights.explain)
 app.command()(rights.allowed_actions)
 app.command()(rights.accessible_resources)
 app.command()(whoami)
+app.command()(scan.scan)
 
 
 @app.callback()
