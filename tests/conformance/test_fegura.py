@@ -277,7 +277,7 @@ def test_the_files_own_tests_pass_where_it_is_applied(desk: Desk, product: Produ
 
 
 def test_keys_in_code_repositories_and_logs_are_found(acme: Customer) -> None:
-    made = acme.key(*READS)
+    made = acme.key("read")
     log = f"GET /v1/accounts HTTP/1.1\\r\\nAuthorization: Bearer {text_of(made)}\\r\\n"
     shapes, _ = shapes_of(yaml.safe_load(FILE.read_text("utf-8")))
     (found,) = Scanner(Shapes(shapes)).stream(io.BytesIO(f"started\n{log}\n".encode()))
