@@ -39,13 +39,15 @@ PATHS = {
 DECISIONS = frozenset(name for name, path in PATHS.items() if path.startswith("/doorward.v1.AuthzService/"))
 """The requests that somebody's own request waits for."""
 
-_STREAMS = frozenset(
-    method.input_type.full_name
+_KINDS = {
+    method.input_type.full_name: "_".join(
+        "stream" if streams else "unary" for streams in (method.client_streaming, method.server_streaming)
+    )
     for file in _FILES
     for service in file.services_by_name.values()
     for method in service.methods
-    if method.client_streaming
-)
+}
+"""What a channel calls an RPC's kind, by who streams: the caller, the server."""
 
 # Calls whose second try could do harm or answer with an error about the first one's success. CreateKey and RotateKey
 # are not among them: every one of them carries a request_id. BatchRevokeKeys counts what it ended, which a second try
@@ -133,7 +135,7 @@ class Connection(Generic[C]):
         name = request.DESCRIPTOR.full_name
         found = self._methods.get(name)
         if found is None:
-            make = self.channel.stream_unary if name in _STREAMS else self.channel.unary_unary
+            make = getattr(self.channel, _KINDS[name])
             found = self._methods[name] = make(
                 PATHS[name], request_serializer=request.SerializeToString, response_deserializer=answer.FromString
             )

@@ -18,6 +18,7 @@ from doorward.caller import Caller
 from doorward.calls import (
     A,
     Call,
+    Feed,
     Pages,
     Stream,
     T,
@@ -177,6 +178,20 @@ class Client(Caller[grpc.Channel]):
             items, token = self._ask(pages.page(token))
             yield from items
 
+    def _follow(self, feed: Feed[A, T]) -> Iterator[T]:
+        method = self._pool.next().method(feed.kind, feed.answer)
+        answers = method(feed.request, timeout=feed.timeout, metadata=self._metadata())
+        try:
+            for answer in answers:
+                yield feed.read(answer)
+        except grpc.RpcError as error:
+            failed = status.read(error)
+        else:
+            return
+        finally:
+            answers.cancel()  # whoever reads no further wants no more
+        raise failed  # out here it has no context: nothing of the call hangs on to it
+
 
 class AsyncClient(Caller[grpc.aio.Channel]):
     """Doorward for asyncio: the methods of Client, to be awaited; lists are read with `async for`.
@@ -324,3 +339,20 @@ class AsyncClient(Caller[grpc.aio.Channel]):
             items, token = await self._ask(pages.page(token))
             for item in items:
                 yield item
+
+    async def _follow(self, feed: Feed[A, T]) -> AsyncIterator[T]:
+        method = self._pool.next().method(feed.kind, feed.answer)
+        answers = method(feed.request, timeout=feed.timeout, metadata=self._metadata())
+        failed: CallFailed
+        try:
+            async for answer in answers:
+                if answer is None:  # grpc.aio says None where grpc says INTERNAL
+                    raise Internal("The answer cannot be read.")
+                yield feed.read(answer)
+        except grpc.RpcError as error:
+            failed = status.read(error)
+        else:
+            return
+        finally:
+            answers.cancel()  # whoever reads no further wants no more
+        raise failed  # out here it has no context: nothing of the call hangs on to it

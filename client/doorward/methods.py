@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from doorward.calls import A, Call, Pages, Streams, T
+from doorward.calls import A, Call, Feed, Pages, Streams, T
 from doorward.calls.authz import Deciding
 from doorward.decision import Decision
 
@@ -22,7 +22,7 @@ _HOME = "doorward.client"
 def _dressed(method: F, describe: Callable[..., Any], answer: str) -> F:
     """Give a method the name, the docstring and, for people and tools that ask, the signature of its description."""
     described = inspect.signature(describe)
-    told = re.sub(r"^(Call|Pages|Streams)\[[\w.]+, (.+)\]$", r"\2", str(described.return_annotation))
+    told = re.sub(r"^(Call|Feed|Pages|Streams)\[[\w.]+, (.+)\]$", r"\2", str(described.return_annotation))
     me = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
     method.__name__, method.__doc__, method.__module__ = describe.__name__, describe.__doc__, _HOME
     method.__signature__ = described.replace(  # type: ignore[attr-defined]  # what inspect looks for
@@ -67,6 +67,15 @@ def stream(describe: Callable[P, Streams[A, list[T]]]) -> Callable[Concatenate[C
     return _dressed(method, describe, "{}")
 
 
+def feed(describe: Callable[P, Feed[A, T]]) -> Callable[Concatenate[Client, P], Iterator[T]]:
+    """A method that makes one call, and gives its answers as they come."""
+
+    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        return self._follow(describe(*args, **kwargs))
+
+    return _dressed(method, describe, "Iterator[{}]")
+
+
 def acall(describe: Callable[P, Call[A, T]]) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
     """`call` for AsyncClient."""
 
@@ -103,3 +112,12 @@ def astream(
         return [result for stream in describe(*args, **kwargs) for result in await self._ask(stream)]
 
     return _dressed(method, describe, "{}")
+
+
+def afeed(describe: Callable[P, Feed[A, T]]) -> Callable[Concatenate[AsyncClient, P], AsyncIterator[T]]:
+    """`feed` for AsyncClient."""
+
+    def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
+        return self._follow(describe(*args, **kwargs))
+
+    return _dressed(method, describe, "AsyncIterator[{}]")

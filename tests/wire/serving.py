@@ -63,7 +63,12 @@ class _Details(grpc.ClientCallDetails):
     compression: Any = None
 
 
-class _As(grpc.UnaryUnaryClientInterceptor, grpc.StreamUnaryClientInterceptor, grpc.StreamStreamClientInterceptor):
+class _As(
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.StreamUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
+):
     """Adds metadata, and a deadline to calls without one."""
 
     def __init__(self, metadata: list[tuple[str, str]]) -> None:
@@ -74,6 +79,9 @@ class _As(grpc.UnaryUnaryClientInterceptor, grpc.StreamUnaryClientInterceptor, g
 
     def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
         return continuation(self._dressed(client_call_details), request_iterator)
+
+    def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return continuation(self._dressed(client_call_details), request)
 
     def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
         return continuation(self._dressed(client_call_details), request_iterator)
@@ -255,6 +263,15 @@ def conversed(rpc: Any, request: Any) -> Any:
         return next(answers)
     finally:
         done.set()
+        answers.cancel()
+
+
+def fed(rpc: Any, request: Any) -> Any:
+    """The first answer to *request* of an RPC in which the server streams; then the caller goes away."""
+    answers = rpc(request)
+    try:
+        return next(answers)
+    finally:
         answers.cancel()
 
 

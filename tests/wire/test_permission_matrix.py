@@ -13,12 +13,12 @@ from doorward.v1 import authz_pb2, keys_pb2
 from doorward_server.service.bootstrap import built_in
 from doorward_server.wire.server import SERVICES
 from tests.wire.requests import REQUESTS, Row, named, renamed
-from tests.wire.serving import Api, Server, broken, conversed, refused
+from tests.wire.serving import Api, Server, broken, conversed, fed, refused
 from tests.wire.tenants import Tenant, never_made, reason_of
 
 SERVICE_OF = {method.name: service.name for service in SERVICES for method in service.methods}
 STREAMS = {method.name for service in SERVICES for method in service.methods if method.client_streaming}
-CONVERSATIONS = {method.name for service in SERVICES for method in service.methods if method.server_streaming}
+FEEDS = {method.name for service in SERVICES for method in service.methods if method.server_streaming}
 CROSSES = {"Introspect", "ReportLeak"}
 """Name no organization: who asks about a stranger's key is told that it is one, or as of an unknown one, and nothing
 else."""
@@ -34,9 +34,10 @@ def gives(role: str, permission: str) -> bool:
 
 
 def call(api: Api, rpc: str, request: Message) -> Any:
-    if rpc in CONVERSATIONS:
-        return conversed(getattr(api.stub(SERVICE_OF[rpc]), rpc), request)
-    return getattr(api.stub(SERVICE_OF[rpc]), rpc)(iter([request]) if rpc in STREAMS else request)
+    method = getattr(api.stub(SERVICE_OF[rpc]), rpc)
+    if rpc in FEEDS:
+        return (conversed if rpc in STREAMS else fed)(method, request)
+    return method(iter([request]) if rpc in STREAMS else request)
 
 
 def test_every_rpc_has_a_row_and_every_row_an_rpc() -> None:

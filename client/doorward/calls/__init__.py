@@ -60,6 +60,20 @@ class Stream(Generic[A, T]):
         return Stream(self.requests[:1], self.answer, lambda answer: None, self.timeout, self.patience)
 
 
+@dataclass(frozen=True, slots=True)
+class Feed(Generic[A, T]):
+    """One call that gets many answers, read as they come. It lasts as long as it lasts, unless *timeout* says less."""
+
+    request: Message = field(repr=False)
+    answer: type[A]
+    read: Callable[[A], T]
+    timeout: float | None
+
+    @property
+    def kind(self) -> type[Message]:
+        return type(self.request)
+
+
 Streams = Iterator[Stream[A, T]]
 """Work in several calls, one after the other."""
 

@@ -23,8 +23,7 @@
       to: [store]                     # store, file, stdout; default: [store] for all, else [stdout]
       keep: 90d                       # in the store; default: 90d
 
-All of it is checked when the file is applied and kept with the keyspace, for a later version: nothing is limited, sent
-or recorded by it yet.
+All of it is checked when the file is applied. How limits count: `limits`.
 """
 
 from __future__ import annotations
@@ -77,6 +76,11 @@ class Limits:
     costs: Mapping[str, int] = field(default_factory=dict)
     """Units that one call takes, by permission; else 1."""
     allow_on_store_loss: bool = False
+
+    @property
+    def by_resource(self) -> bool:
+        """Whether any window counts each resource by itself."""
+        return any(window.per is Per.KEY_AND_RESOURCE for window in self.windows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from doorward_server.core.audit import ChainReport, StoredEvent
 
+from .limits import Charge
 from .store import Store
 from .tail import TailConnection
 from .values import (
@@ -25,6 +26,7 @@ __all__ = [
     "ChainBroken",
     "ChainPage",
     "ChainReport",
+    "Charge",
     "HeldVerifier",
     "Imported",
     "KeyspaceSnapshot",

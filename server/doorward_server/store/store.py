@@ -51,11 +51,13 @@ from .entities import KEYSPACES
 from .facts import FactStore
 from .keys import ChangeKey
 from .keyspaces import ChangeKeyspace
+from .limits import LimitStore
 from .peppers import PepperStore
 from .replicas import ReplicaStore
 from .rows import REVISION
 from .tail import TailConnection, open_tail
 from .transaction import Transactions
+from .usage import UsageStore
 from .values import (
     About,
     Imported,
@@ -85,6 +87,8 @@ class Store(DirectoryStore):
         self.audit = AuditStore(transactions, self._seal)
         self.facts = FactStore(transactions)
         self.peppers = PepperStore(transactions)
+        self.usage = UsageStore(transactions)
+        self.limits = LimitStore(transactions)
         self.replicas = ReplicaStore(transactions, kept_for(self._dialect))
         self._migrating = threading.RLock()
         self._locks = 0

@@ -76,6 +76,11 @@ class Transaction:
         """Return all rows of a SELECT that is written by hand, with `?` for each parameter."""
         return list(self.dialect.database.execute_sql(sql.replace("?", self.dialect.param), params).fetchall())
 
+    def change(self, sql: str, *params: object) -> int:
+        """Run an INSERT, UPDATE or DELETE that is written by hand, as in `ask`; return how many rows it touched."""
+        touched: int = self.dialect.database.execute_sql(sql.replace("?", self.dialect.param), params).rowcount
+        return touched
+
     def run(self, query: Any, **values: Any) -> int:
         """Run an INSERT, UPDATE or DELETE and return how many rows it touched."""
         touched: int = self._execute(query, values).rowcount

@@ -14,6 +14,7 @@ from doorward_server.service.authorizing import MAX_ITEMS, Authorizer
 from doorward_server.service.explaining import Explainer
 from doorward_server.service.guard import Caller
 from doorward_server.service.leasing import Hit, Invalidation, Leasing, Ping, Pong
+from doorward_server.service.limiting import Status
 from doorward_server.wire.asking import read_ask, read_item, read_listed, read_selected
 from doorward_server.wire.convert import from_texts, from_timestamp, to_duration
 from doorward_server.wire.decided import (
@@ -43,7 +44,7 @@ class AuthzServicer:
         self._leasing = leasing
         self._metrics = metrics
 
-    async def Authorize(self, request: pb.AuthorizeRequest, caller: Caller) -> pb.AuthorizeResponse:
+    async def Authorize(self, request: pb.AuthorizeRequest, caller: Caller) -> bytes:
         answer = await self._authorizer.authorize(caller, read_ask(request), read_item(request))
         self._metrics.decided(answer.keyspace.name, answer.decision.reason)
         return to_response(answer)
@@ -54,7 +55,10 @@ class AuthzServicer:
         items = [read_item(item, request.organization) for item in request.items]
         answers = await self._authorizer.batch_authorize(caller, read_ask(request), items)
         return pb.BatchAuthorizeResponse(
-            results=[self._result(answers.keyspace, decision) for decision in answers.decisions],
+            results=[
+                self._result(answers.keyspace, decision, limits)
+                for decision, limits in zip(answers.decisions, answers.limits, strict=True)
+            ],
             identity=to_identity(answers.subject, answers.keyspace, answers.api_version),
             revision=answers.revision,
         )
@@ -73,7 +77,8 @@ class AuthzServicer:
         reason = REASONS[ALLOWED.reason if explained.proven else explained.answer.decision.reason]
         first = pb.TraceStep(step=pb.DECISION_STEP_CREDENTIAL, reason=reason)
         return pb.ExplainAuthorizationResponse(
-            answer=to_response(explained.answer), steps=[first, *to_steps(explained.steps)]
+            answer=pb.AuthorizeResponse.FromString(to_response(explained.answer)),
+            steps=[first, *to_steps(explained.steps)],
         )
 
     async def ListAllowedActions(
@@ -106,7 +111,9 @@ class AuthzServicer:
             async for it in told:
                 yield _told(it)
 
-    def _result(self, keyspace: Keyspace, decision: Decision | DoorwardError) -> pb.BatchAuthorizeResult:
+    def _result(
+        self, keyspace: Keyspace, decision: Decision | DoorwardError, limits: tuple[Status, ...] = ()
+    ) -> pb.BatchAuthorizeResult:
         if isinstance(decision, DoorwardError):
             code = code_of(decision).value[0]
             error = pb.ItemError(
@@ -114,7 +121,7 @@ class AuthzServicer:
             )
             return pb.BatchAuthorizeResult(error=error)
         self._metrics.decided(keyspace.name, decision.reason)
-        return pb.BatchAuthorizeResult(**to_decision(decision, keyspace))
+        return pb.BatchAuthorizeResult(**to_decision(decision, keyspace, limits))
 
 
 async def _pings(messages: AsyncIterator[tuple[pb.LeaseRequest, Caller]]) -> AsyncIterator[tuple[Ping, Caller]]:

@@ -10,11 +10,13 @@ from doorward.v1 import authz_pb2 as pb
 from doorward_server.core.decide import Decision, Match
 from doorward_server.core.explain import Considered, Step
 from doorward_server.core.http_profile import HttpAnswer
+from doorward_server.core.model import SECOND
 from doorward_server.core.policy import Effect, Keyspace
 from doorward_server.core.reasons import Reason
 from doorward_server.core.selectors import Selector
 from doorward_server.core.subject import Subject
 from doorward_server.service.authorizing import Answer
+from doorward_server.service.limiting import Status
 from doorward_server.service.messages import MESSAGES
 from doorward_server.wire.convert import CEILINGS, masked_text, to_duration, to_principal, to_timestamp
 
@@ -22,19 +24,66 @@ REASONS = {reason: pb.Reason.Value(f"REASON_{reason}") for reason in Reason}
 _EFFECTS = {effect: pb.Effect.Value(f"EFFECT_{effect}") for effect in Effect}
 
 
-def to_response(answer: Answer) -> pb.AuthorizeResponse:
-    """Return a decision with all that belongs to it."""
+def to_response(answer: Answer) -> bytes:
+    """Return the AuthorizeResponse of a decision, serialized.
+
+    Messages that are written one after the other are one message. So what is the same in thousands of answers is
+    written once: what a reason means in a keyspace, and who somebody is.
+    """
+    decision, keyspace, match = answer.decision, answer.keyspace, answer.decision.match
+    reason = decision.reason
+    http = keyspace.http.answer(reason, MESSAGES[reason], decision.missing)
+    rest = pb.AuthorizeResponse(depends_on=answer.depends_on)
+    if answer.limits:
+        rest.limits.extend(map(_to_status, answer.limits))
+        rest.http.headers.extend(pb.HttpHeader(name=name, value=value) for name, value in limit_headers(answer.limits))
+    if decision.missing or decision.missing_context:
+        rest.missing_permissions.extend(decision.missing)
+        rest.missing_context.extend(decision.missing_context)
+    return b"".join((
+        _verdict(reason, http, keyspace.fail_open),
+        _identity(answer),
+        _matched(match.rule.role, match.binding, match.rule.index) if match is not None else b"",
+        _as_of(answer.revision, answer.cacheable_for),
+        rest.SerializeToString(),
+    ))  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def _verdict(reason: Reason, http: HttpAnswer, fail_open: bool) -> bytes:
+    """Return the part of an AuthorizeResponse that follows from the reason and the keyspace."""
+    allowed = pb.DECISION_ALLOW if reason is Reason.ALLOWED else pb.DECISION_DENY
     return pb.AuthorizeResponse(
-        **to_decision(answer.decision, answer.keyspace),
-        identity=to_identity(answer.subject, answer.keyspace, answer.api_version),
-        revision=answer.revision,
-        lease_cacheable_for=to_duration(answer.cacheable_for) if answer.cacheable_for else None,
-        depends_on=answer.depends_on,
-        fail_open=answer.keyspace.fail_open,
-    )
+        decision=allowed, reason=REASONS[reason], message=MESSAGES[reason], http=_http(http), fail_open=fail_open
+    ).SerializeToString()
 
 
-def to_decision(decision: Decision, keyspace: Keyspace) -> dict[str, Any]:
+@lru_cache(maxsize=4096)
+def _matched(role: str, binding: str, index: int) -> bytes:
+    """Return the part of an AuthorizeResponse that names the rule."""
+    return pb.AuthorizeResponse(rule=pb.MatchedRule(role=role, binding=binding, rule=index)).SerializeToString()
+
+
+@lru_cache(maxsize=64)
+def _as_of(revision: int, cacheable_for: int) -> bytes:
+    """Return the part of an AuthorizeResponse that says what it saw, and for how long it may be kept."""
+    kept = to_duration(cacheable_for) if cacheable_for else None
+    return pb.AuthorizeResponse(revision=revision, lease_cacheable_for=kept).SerializeToString()
+
+
+def _identity(answer: Answer) -> bytes:
+    """Return the part of an AuthorizeResponse that says who it was."""
+    memo, version = answer.memo, answer.api_version
+    if memo is not None and memo.shown is not None and memo.shown[0] == version:
+        return memo.shown[1]
+    identity = to_identity(answer.subject, answer.keyspace, version)
+    written = pb.AuthorizeResponse(identity=identity).SerializeToString()
+    if memo is not None:
+        memo.shown = (version, written)
+    return written
+
+
+def to_decision(decision: Decision, keyspace: Keyspace, limits: tuple[Status, ...] = ()) -> dict[str, Any]:
     """Return the fields that a decision has wherever it stands."""
     reason = decision.reason
     return {
@@ -44,7 +93,8 @@ def to_decision(decision: Decision, keyspace: Keyspace) -> dict[str, Any]:
         "rule": _rule(decision.match),
         "missing_permissions": decision.missing,
         "missing_context": decision.missing_context,
-        "http": to_http(decision, keyspace),
+        "http": to_http(decision, keyspace) if not limits else _limited(decision, keyspace, limits),
+        "limits": map(_to_status, limits),
     }
 
 
@@ -64,6 +114,42 @@ def to_http(decision: Decision, keyspace: Keyspace) -> pb.HttpAnswer:
     """Return what to send to an HTTP client, by the keyspace's profile."""
     reason = decision.reason
     return _http(keyspace.http.answer(reason, MESSAGES[reason], decision.missing))
+
+
+def _limited(decision: Decision, keyspace: Keyspace, limits: tuple[Status, ...]) -> pb.HttpAnswer:
+    """Return what to send to an HTTP client, with how its limits stand."""
+    answer = pb.HttpAnswer()
+    answer.CopyFrom(to_http(decision, keyspace))
+    answer.headers.extend(pb.HttpHeader(name=name, value=value) for name, value in limit_headers(limits))
+    return answer
+
+
+def limit_headers(limits: tuple[Status, ...]) -> Iterable[tuple[str, str]]:
+    """Yield RateLimit-Policy, RateLimit and, if the call has to wait, Retry-After.
+
+    As in draft-ietf-httpapi-ratelimit-headers: q is the quota, w its window, r what is left and t when it is reset, in
+    seconds. Whoever comes back exactly then must find it so, so all are rounded up.
+    """
+    yield "RateLimit-Policy", ", ".join(f'"{it.name}";q={it.limit};w={_seconds(it.window)}' for it in limits)
+    yield "RateLimit", ", ".join(f'"{it.name}";r={it.remaining};t={_seconds(it.reset_after)}' for it in limits)
+    waits = [it.retry_after for it in limits if it.retry_after is not None]
+    if waits:
+        yield "Retry-After", str(max(1, _seconds(max(waits))))
+
+
+def _seconds(microseconds: int) -> int:
+    return -(-microseconds // SECOND)
+
+
+def _to_status(it: Status) -> pb.LimitStatus:
+    return pb.LimitStatus(
+        name=it.name,
+        limit=it.limit,
+        window=to_duration(it.window),
+        remaining=it.remaining,
+        reset_after=to_duration(it.reset_after),
+        retry_after=to_duration(it.retry_after) if it.retry_after is not None else None,
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -1,9 +1,11 @@
 """What every call passes: a deadline, the caller's key, its message, the error table, the counters.
 
-A servicer is a plain class with one method for each RPC, `async (request, caller) -> response`; it never sees the
-transport. Where the caller streams, `request` is the iterator of its messages, and there is no deadline but its own.
-Where both do, the method is an async generator over pairs of a message and its caller, who is authenticated anew with
-each. An answer that says how far a change has come is held back until it has: here, so that no change is forgotten.
+A servicer is a plain class with one method for each RPC, `async (request, caller) -> response`, a message or its bytes;
+it never sees the transport. Where the caller streams, `request` is the iterator of its messages, and there is no
+deadline but its own. Where both do, the method is an async generator over pairs of a message and its caller, who is
+authenticated anew with each. Where the server alone does, it is an async generator that is given a message and its
+caller; who does not read what it yields is not waited for, and one without end must end when the server stops. An
+answer that says how far a change has come is held back until it has: here, so that no change is forgotten.
 `Gate.guarded` turns it into what grpcio calls. An RPC without such a method stops the start, and an answer that nobody
 asked the guard about is a defect, not an answer. Bytes become messages here, not in grpcio: whoever has no key gets
 nothing parsed, and what is no message is an error with a reason.
@@ -16,12 +18,13 @@ import contextlib
 import secrets
 import time
 import traceback
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+import types
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from functools import lru_cache, partial
 from ipaddress import ip_address
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import unquote
 
 import grpc
@@ -56,16 +59,22 @@ MAX_STREAMS = 50
 """Calls in which the caller streams. They have no deadline but the caller's, so they must not take others' places."""
 MAX_CONVERSATIONS = 2000
 """Calls in which both sides stream, all but idle and without end: one for each process of a backend."""
+MAX_FEEDS = 200
+"""Calls in which the server streams: exports, and watching."""
 SLOWEST = 5.0
-"""Seconds within which a caller must take an answer of a conversation; whoever does not read is not waited for."""
+"""Seconds within which a caller must take an answer of a stream; whoever does not read is not waited for."""
 SILENCE = 60.0
 """Seconds within which a caller who streams must send its next message."""
 MAX_STREAM_BYTES = 64 << 20
 """Of all messages of one call together; ten thousand usual rows of an import have a tenth of it."""
 ACTING_FOR = "doorward-acting-for"
 
-Method = Callable[[Any, Caller], Awaitable[Any]]
+Context = grpc.aio.ServicerContext[Any, Any]
+Telling = Callable[[Any, Context], Awaitable[None]]
+T = TypeVar("T")
+Method = Callable[[Any, Caller], Coroutine[Any, Any, Any]]
 Conversation = Callable[[AsyncIterator[tuple[Any, Caller]]], AsyncGenerator[Any, None]]
+Feed = Callable[[Any, Caller], AsyncGenerator[Any, None]]
 Spread = Callable[[int | None], Awaitable[Outcome]]
 """Waits until nobody can answer from before a revision (None: the latest), and returns how that is known."""
 DONE_BEFORE = (NotFound, EtagMismatch, CountMismatch)
@@ -74,24 +83,35 @@ PROPAGATIONS = {outcome: freshness_pb2.Propagation.Value(f"PROPAGATION_{outcome}
 log = structlog.get_logger("doorward")
 
 
-class Kind(Enum):
+class Kind(StrEnum):
     """Kinds of calls by who streams, each with places of its own."""
 
     UNARY = "nobody"
     STREAM = "the caller"
+    FEED = "the server"
     CONVERSATION = "both"
 
 
 def _places(kind: Kind) -> int:
-    return {Kind.UNARY: MAX_CALLS, Kind.STREAM: MAX_STREAMS, Kind.CONVERSATION: MAX_CONVERSATIONS}[kind]
+    if kind is Kind.UNARY:
+        return MAX_CALLS
+    return {Kind.STREAM: MAX_STREAMS, Kind.FEED: MAX_FEEDS, Kind.CONVERSATION: MAX_CONVERSATIONS}[kind]
+
+
+class _TooLate(Exception):
+    """A call without a deadline took as long as such a call may."""
 
 
 @dataclass(slots=True)
 class _Vouched:
-    """Who sends the messages of a conversation, as of the last one, and whether the guard was ever asked about them."""
+    """Who sends the messages of a call, as of the last one, and whether the guard was ever asked about them."""
 
     caller: Caller
     asked: bool = False
+
+    @property
+    def checked(self) -> bool:
+        return self.asked or bool(self.caller.checked)
 
 
 class Gate:
@@ -112,7 +132,7 @@ class Gate:
     @property
     def is_idle(self) -> bool:
         """Whether no call is running, but for conversations, which end when the server does."""
-        return not (self._running[Kind.UNARY] or self._running[Kind.STREAM])
+        return not any(count for kind, count in self._running.items() if kind is not Kind.CONVERSATION)
 
     async def idle(self) -> None:
         """Wait until `is_idle`."""
@@ -126,40 +146,48 @@ class Gate:
         name = f"/{rpc.containing_service.full_name}/{rpc.name}"
         streams, parse = rpc.client_streaming, GetMessageClass(rpc.input_type).FromString
         written = GetMessageClass(rpc.output_type).SerializeToString
-        if rpc.server_streaming:
+        if rpc.server_streaming and streams:
             return grpc.stream_stream_rpc_method_handler(self._converse(name, method, parse), None, written)  # type: ignore[arg-type]  # one that streams both ways is a Conversation
+        if rpc.server_streaming:
+            return grpc.unary_stream_rpc_method_handler(self._feed(name, method, parse), None, written)  # type: ignore[arg-type]  # one that streams answers is a Feed
         changes = "propagation" in rpc.output_type.fields_by_name
-        call = self._wrap(name, method, streams, changes, partial(_stream if streams else _parsed, parse))
+        call = self._wrap(name, method, streams, changes, partial(_stream if streams else _parsed, parse), written)
         handler = grpc.stream_unary_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
-        return handler(call, None, written)
+        return handler(call, None, None)
 
     def _wrap(
-        self, name: str, method: Method, streams: bool, changes: bool, parse: Callable[[Any], Any]
-    ) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]:
+        self,
+        name: str,
+        method: Method,
+        streams: bool,
+        changes: bool,
+        parse: Callable[[Any], Any],
+        write: Callable[[Any], bytes],
+    ) -> Callable[[Any, Context], Awaitable[Any]]:
         count, quiet, kind = self._metrics.handled, name in self._quiet, Kind.STREAM if streams else Kind.UNARY
+        within = _unbounded if streams else _bounded
 
-        async def call(received: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            started = time.perf_counter()
-            caller: Caller | None = None
-            code = grpc.StatusCode.OK
-            left = cast("float | None", context.time_remaining())  # None without a deadline, whatever the stubs say
-            deadline = asyncio.timeout(DEFAULT_DEADLINE if left is None and not streams else None)
-            entered = False
+        async def answer(received: Any, context: Context, who: list[Caller]) -> bytes:
+            caller = await self._caller(context)
+            who.append(caller)
+            request = parse(received)
+            response = await (self._changed(method, request, caller) if changes else method(request, caller))
+            if not caller.checked:
+                raise RuntimeError(f"{name} answered without asking the guard")
+            return response if isinstance(response, bytes) else write(response)
+
+        async def call(received: Any, context: Context) -> Any:
+            started, code, entered = time.perf_counter(), grpc.StatusCode.OK, False
+            who: list[Caller] = []
             try:
                 self._enter(kind)
                 entered = True
-                async with deadline:
-                    caller = await self._caller(context)
-                    request = parse(received)
-                    response = await (self._changed(method, request, caller) if changes else method(request, caller))
-                if not caller.checked:
-                    raise RuntimeError(f"{name} answered without asking the guard")
-                return response
+                return await within(answer(received, context, who), context)
             except asyncio.CancelledError:
                 code = grpc.StatusCode.CANCELLED
                 raise
             except Exception as raised:  # noqa: BLE001  # an exception that leaves the handler leaks in grpcio
-                if isinstance(raised, TimeoutError) and deadline.expired():
+                if isinstance(raised, _TooLate):
                     code = grpc.StatusCode.DEADLINE_EXCEEDED
                     await context.abort(
                         code, f"No answer within {DEFAULT_DEADLINE:.0f} s, the deadline of calls without one."
@@ -173,7 +201,7 @@ class Gate:
                 seconds = time.perf_counter() - started
                 count(name, code, seconds)
                 if not quiet:
-                    _log_call(name, code, seconds, caller)
+                    _log_call(name, code, seconds, who[0] if who else None)
 
         return call
 
@@ -192,19 +220,35 @@ class Gate:
             response.propagation = freshness_pb2.PROPAGATION_NOT_AWAITED
         return response
 
-    def _converse(
-        self, name: str, method: Conversation, parse: Callable[[bytes], Message]
-    ) -> Callable[[AsyncIterator[bytes], grpc.aio.ServicerContext[Any, Any]], Awaitable[None]]:
-        async def call(received: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    def _converse(self, name: str, method: Conversation, parse: Callable[[bytes], Message]) -> Telling:
+        def begun(received: AsyncIterator[bytes], context: Context, who: _Vouched) -> AsyncGenerator[Any, None]:
+            return method(self._messages(received, context, parse, who))
+
+        return self._tell(name, Kind.CONVERSATION, begun)
+
+    def _feed(self, name: str, method: Feed, parse: Callable[[bytes], Message]) -> Telling:
+        async def begun(received: bytes, _: Context, who: _Vouched) -> AsyncGenerator[Any, None]:
+            async with contextlib.aclosing(method(_parsed(parse, received), who.caller)) as answers:
+                async for answer in answers:
+                    yield answer
+            if not who.checked:
+                raise RuntimeError(f"{name} ended without asking the guard")
+
+        return self._tell(name, Kind.FEED, begun)
+
+    def _tell(
+        self, name: str, kind: Kind, begun: Callable[[Any, Context, _Vouched], AsyncGenerator[Any, None]]
+    ) -> Telling:
+        async def call(received: Any, context: Context) -> None:
             started, code, entered = time.perf_counter(), grpc.StatusCode.OK, False
             who: _Vouched | None = None
             try:
-                self._enter(Kind.CONVERSATION)
+                self._enter(kind)
                 entered = True
                 who = _Vouched(await self._caller(context))  # whoever has no key gets nothing parsed
-                async with contextlib.aclosing(method(self._messages(received, context, parse, who))) as answers:
+                async with contextlib.aclosing(begun(received, context, who)) as answers:
                     async for answer in answers:
-                        if not (who.asked or who.caller.checked):
+                        if not who.checked:
                             raise RuntimeError(f"{name} answered without asking the guard")
                         await _write(context, answer)
             except asyncio.CancelledError:
@@ -216,7 +260,7 @@ class Gate:
                 await _abort(context, error, code)
             finally:
                 if entered:
-                    self._leave(Kind.CONVERSATION)
+                    self._leave(kind)
                 seconds = time.perf_counter() - started
                 self._metrics.handled(name, code, seconds)
                 _log_call(name, code, seconds, who.caller if who else None)
@@ -226,13 +270,13 @@ class Gate:
     async def _messages(
         self,
         received: AsyncIterator[bytes],
-        context: grpc.aio.ServicerContext[Any, Any],
+        context: Context,
         parse: Callable[[bytes], Message],
         who: _Vouched,
     ) -> AsyncIterator[tuple[Message, Caller]]:
         messages = aiter(received)
         while (message := await _next(messages)) is not None:
-            who.asked = who.asked or bool(who.caller.checked)
+            who.asked = who.checked
             who.caller = await self._caller(context)
             yield _parsed(parse, message), who.caller
 
@@ -248,7 +292,7 @@ class Gate:
         if self.is_idle:
             self._idle.set()
 
-    async def _caller(self, context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
+    async def _caller(self, context: Context) -> Caller:
         presented, acting = [], []
         for key, value in context.invocation_metadata() or ():
             if key == "authorization" and isinstance(value, str):
@@ -264,11 +308,51 @@ class Gate:
         return await self._authorizer.act_for(caller, organization, principal)
 
 
-async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: DoorwardError, code: grpc.StatusCode) -> None:
+async def _abort(context: Context, error: DoorwardError, code: grpc.StatusCode) -> None:
     await context.abort(code, message_of(error), (("grpc-status-details-bin", details_of(error)),))
 
 
-async def _write(context: grpc.aio.ServicerContext[Any, Any], answer: Any) -> None:
+async def _bounded(work: Coroutine[Any, Any, T], context: Context) -> T:
+    """Return what *work* returns. Raises _TooLate if a call without a deadline takes too long.
+
+    Setting a timer costs more than a decision. So *work* is begun without one: most of it finds all that it needs in
+    memory and never waits.
+    """
+    try:
+        waits_for = work.send(None)
+    except StopIteration as done:
+        return cast(T, done.value)
+    left = cast("float | None", context.time_remaining())  # None without a deadline, whatever the stubs say
+    deadline = asyncio.timeout(DEFAULT_DEADLINE if left is None else None)
+    try:
+        async with deadline:
+            return await _resumed(work, waits_for)
+    except TimeoutError:
+        if deadline.expired():
+            raise _TooLate from None
+        raise
+
+
+async def _unbounded(work: Awaitable[T], _context: object) -> T:
+    return await work
+
+
+@types.coroutine
+def _resumed(work: Coroutine[Any, Any, T], waits_for: object) -> Generator[object, Any, T]:
+    """Go on with *work*, which was begun by hand and waits for something, until it returns."""
+    try:
+        while True:
+            try:
+                sent = yield waits_for
+            except BaseException as raised:  # noqa: BLE001  # a cancellation, too, is for the work
+                waits_for = work.throw(raised)
+            else:
+                waits_for = work.send(sent)
+    except StopIteration as done:
+        return cast(T, done.value)
+
+
+async def _write(context: Context, answer: Any) -> None:
     try:
         async with asyncio.timeout(SLOWEST):
             await context.write(answer)
