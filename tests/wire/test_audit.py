@@ -15,6 +15,7 @@ from doorward.v1 import keys_pb2
 from doorward_server.core.model import DAY, SECOND
 from doorward_server.service import auditing
 from doorward_server.store import audit_store
+from tests.wire.bad_requests import forge
 from tests.wire.serving import Server, refused
 from tests.wire.tenants import Tenant, stamp
 
@@ -124,6 +125,17 @@ def test_pages_are_whole_in_both_orders_and_bound_to_their_filter(server: Server
     for change in changes:
         request = pb.ListEventsRequest(**{"organization": acme.id, "page_token": token, **change})
         assert refused(lambda request=request: acme.root.audit.ListEvents(request)).reason == "PAGE_TOKEN_INVALID"  # type: ignore[misc]  # bound per turn
+
+
+def test_a_forged_token_is_refused_or_finds_nothing(server: Server, acme: Tenant) -> None:
+    acme.person()
+    first = pb.ListEventsRequest(organization=acme.id, page_size=1, oldest_first=True)
+    token = acme.root.audit.ListEvents(first).next_page_token
+    for position in (2**63 - 1, 2**62):
+        first.page_token = forge(token, [position])
+        assert refused(lambda: acme.root.audit.ListEvents(first)).reason == "PAGE_TOKEN_INVALID"
+    first.page_token = forge(token, [2**61])
+    assert acme.root.audit.ListEvents(first) == pb.ListEventsResponse()
 
 
 def test_a_filter_that_finds_little_is_looked_for_in_bounded_steps(

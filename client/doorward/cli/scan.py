@@ -113,8 +113,11 @@ def _shapes(session: Session, files: Iterable[Path]) -> tuple[list[Shape], list[
 
 
 def _reported(session: Session, finding: Finding) -> str:
-    place = f"{finding.place}:{finding.line}"
-    answer = session.client.report_leak(finding.secret, keyspace=finding.keyspace, found_in=place[-500:])
+    place = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in finding.place)
+    if finding.secret.reveal()[-16:] in place:
+        place = "a name that holds the key itself"
+    found_in = f"{place}:{finding.line}"[-500:]
+    answer = session.client.report_leak(finding.secret, keyspace=finding.keyspace, found_in=found_in)
     which = f" {answer.key_id}" if answer.key_id else ""
     return f"reported{which}: {answer.outcome}"
 

@@ -64,7 +64,7 @@ class Auditing:
         _check_filter(wanted)
         scope = f"events {organization} {oldest_first} {sorted(wanted.actions)} {replace(wanted, actions=frozenset())}"
         position = read_token(scope, token, (int,))
-        after = None if position is None else int(position[0])
+        after = None if position is None else _sequence(int(position[0]))
         left, room, events = page_size(size), PAGE_BYTES, list[StoredEvent]()
         for _ in range(LOOKS + left // AT_ONCE):
             asked = min(left, AT_ONCE)
@@ -195,8 +195,15 @@ def _check_filter(wanted: EventFilter) -> None:
         check_text("filter.actions", action, 100, required=True)
 
 
+def _sequence(position: int) -> int:
+    """Return a sequence that a list may have come to: tokens are not signed, so anybody can make one."""
+    if position >= 2**62:
+        raise PageTokenInvalid
+    return position
+
+
 def _link(sequence: int, digest: str) -> Link:
     try:
-        return Link(sequence, bytes.fromhex(digest))
+        return Link(_sequence(sequence), bytes.fromhex(digest))
     except ValueError:
         raise PageTokenInvalid from None
