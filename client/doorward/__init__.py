@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from doorward.audit import AuditActor, AuditEvent, ChainHead, ChainReport, ChainStatus, HeadStatus
-from doorward.config import TLS
+from doorward.config import TLS, Cache
 from doorward.decision import (
     AccessibleResources,
     AllowedActions,
@@ -124,6 +124,7 @@ __all__ = [
     "AuditEvent",
     "Binding",
     "BuiltIn",
+    "Cache",
     "CacheInfo",
     "CallFailed",
     "CallerForbidden",
