@@ -144,12 +144,15 @@ class App:
     async def start(self, *, shares_port: bool = False) -> int:
         """Bind, register, follow the change log, serve, and return the port, which other workers may share.
 
-        Raises BindFailed, PepperProblem, StoreUnavailable; OSError for the metrics' port or a missing PEM file.
+        Raises BindFailed, TransportMissing, PepperProblem, StoreUnavailable; OSError for the metrics' port or a missing
+        PEM file.
         """
         self._stopped = False
         self._health = health.aio.HealthServicer()
         self._gate = Gate(self.authorizer, self.metrics, QUIET, self.waiting.wait)
-        self._server = make_server(self._gate, self.servicers, self._health, shares_port=shares_port)
+        self._server = make_server(
+            self._gate, self.servicers, self._health, transport=self.config.transport, shares_port=shares_port
+        )
         port = bind(self._server, self.config.listen, _tls(self.config))
         self.metrics_port: int | None = None
         self._stop_metrics: Callable[[], None] = lambda: None

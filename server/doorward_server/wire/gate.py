@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import sys
 import time
 import traceback
 import types
@@ -52,6 +53,8 @@ from doorward_server.wire.metrics import Metrics
 
 DEFAULT_DEADLINE = 10.0
 """Seconds that a call without a deadline gets."""
+NEVER = float(sys.maxsize)
+"""Seconds that a context says are left where there is no deadline, if it does not say None (grpcio has both)."""
 MAX_CALLS = 1000
 """Unary calls that run at the same time. The pools of `app.build` hold some 800 pieces of work together; what came
 beyond would wait for the event loop alone, with its message in memory, until nobody waits for the answer any more."""
@@ -323,7 +326,7 @@ async def _bounded(work: Coroutine[Any, Any, T], context: Context) -> T:
     except StopIteration as done:
         return cast(T, done.value)
     left = cast("float | None", context.time_remaining())  # None without a deadline, whatever the stubs say
-    deadline = asyncio.timeout(DEFAULT_DEADLINE if left is None else None)
+    deadline = asyncio.timeout(DEFAULT_DEADLINE if left is None or left >= NEVER else None)
     try:
         async with deadline:
             return await _resumed(work, waits_for)
