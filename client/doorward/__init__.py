@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from doorward.audit import AuditActor, AuditEvent, ChainHead, ChainReport, ChainStatus, HeadStatus
 from doorward.config import TLS, Cache
 from doorward.decision import (
     AccessibleResources,
@@ -39,6 +40,7 @@ from doorward.errors import (
     CallerForbidden,
     CallerUnauthenticated,
     CallFailed,
+    ChainIsBroken,
     CountMismatch,
     DeadlineExceeded,
     Denied,
@@ -75,6 +77,7 @@ from doorward.errors import (
     UnknownReference,
 )
 from doorward.imports import ImportOutcome, ImportResult, ImportRow
+from doorward.leaks import LeakOutcome, ReportedLeak
 from doorward.model import (
     AppliedKeyspace,
     ApplyOutcome,
@@ -128,6 +131,8 @@ __all__ = [
     "AppliedKeyspace",
     "ApplyOutcome",
     "AsyncClient",
+    "AuditActor",
+    "AuditEvent",
     "Binding",
     "BuiltIn",
     "Cache",
@@ -136,6 +141,10 @@ __all__ = [
     "CallerForbidden",
     "CallerUnauthenticated",
     "Ceiling",
+    "ChainHead",
+    "ChainIsBroken",
+    "ChainReport",
+    "ChainStatus",
     "Changed",
     "ChangedRelations",
     "Client",
@@ -156,6 +165,7 @@ __all__ = [
     "Group",
     "GroupCycle",
     "GroupMember",
+    "HeadStatus",
     "HttpAnswer",
     "HttpRequest",
     "Identity",
@@ -179,6 +189,7 @@ __all__ = [
     "KeyspaceInvalid",
     "KeyspaceTestResult",
     "KeyspaceTestsFailed",
+    "LeakOutcome",
     "LimitStatus",
     "LoggedDecision",
     "Misconfigured",
@@ -197,6 +208,7 @@ __all__ = [
     "QuotaExceeded",
     "Reason",
     "Relation",
+    "ReportedLeak",
     "RequestIdReused",
     "RequiredRelation",
     "ResourceExhausted",

@@ -22,6 +22,7 @@ from doorward.calls import (
     Pages,
     Stream,
     T,
+    audit,
     authz,
     directory,
     facts,
@@ -29,6 +30,7 @@ from doorward.calls import (
     imports,
     keys,
     keyspaces,
+    leaks,
     listing,
     usage,
 )
@@ -72,6 +74,7 @@ class Client(Caller[grpc.Channel]):
     delete_key = call(keys.delete_key)
     batch_revoke_keys = call(keys.batch_revoke_keys)
     reveal_key = call(keys.reveal_key)
+    report_leak = call(leaks.report_leak)
     import_keys = stream(imports.import_keys)
 
     create_organization = call(directory.create_organization)
@@ -116,6 +119,9 @@ class Client(Caller[grpc.Channel]):
     get_usage = call(usage.get_usage)
     export_usage = feed(usage.export_usage)
     list_decisions = listed(usage.list_decisions)
+    list_events = listed(audit.list_events)
+    verify_chain = listed(audit.verify_chain)
+    get_head = call(audit.get_head)
 
     def wait_until_ready(self, timeout: float) -> None:
         """Open every connection, waiting until the server is there. For start-up: calls themselves fail at once.
@@ -223,6 +229,7 @@ class AsyncClient(Caller[grpc.aio.Channel]):
     delete_key = acall(keys.delete_key)
     batch_revoke_keys = acall(keys.batch_revoke_keys)
     reveal_key = acall(keys.reveal_key)
+    report_leak = acall(leaks.report_leak)
     import_keys = astream(imports.import_keys)
 
     create_organization = acall(directory.create_organization)
@@ -267,6 +274,9 @@ class AsyncClient(Caller[grpc.aio.Channel]):
     get_usage = acall(usage.get_usage)
     export_usage = afeed(usage.export_usage)
     list_decisions = alisted(usage.list_decisions)
+    list_events = alisted(audit.list_events)
+    verify_chain = alisted(audit.verify_chain)
+    get_head = acall(audit.get_head)
 
     async def wait_until_ready(self, timeout: float) -> None:  # noqa: ASYNC109  # as Client has it
         """Open every connection, waiting until the server is there. For start-up: calls themselves fail at once.

@@ -26,6 +26,7 @@ DoorwardError
     │   ├── Immutable               fixed from the first apply on
     │   ├── NotRecoverable          the text of this secret is not kept
     │   ├── CountMismatch           the filter finds another number of keys than was expected
+    │   ├── ChainIsBroken           the audit log was changed behind Doorward's back
     │   ├── TooManyActiveKeys       the owner has as many active keys as the keyspace allows
     │   ├── GroupCycle              the group would be in itself
     │   ├── KeysStranded            a keyspace's change would take from keys what they hold
@@ -239,6 +240,12 @@ class CountMismatch(FailedPrecondition):
     reason = "COUNT_MISMATCH"
 
 
+class ChainIsBroken(FailedPrecondition):
+    """The audit log was changed behind Doorward's back. `metadata` has the `organization` and the `sequence`."""
+
+    reason = "CHAIN_IS_BROKEN"
+
+
 class TooManyActiveKeys(FailedPrecondition):
     """The owner has as many active keys as the keyspace allows; `metadata["limit"]` says how many."""
 
@@ -345,6 +352,7 @@ BY_REASON: Mapping[str, type[CallFailed]] = {
         Immutable,
         NotRecoverable,
         CountMismatch,
+        ChainIsBroken,
         TooManyActiveKeys,
         GroupCycle,
         KeysStranded,
@@ -362,19 +370,10 @@ BY_REASON: Mapping[str, type[CallFailed]] = {
 BY_CODE: Mapping[str, type[CallFailed]] = {
     kind.code: kind
     for kind in (
-        InvalidArgument,
-        Unauthenticated,
-        PermissionDenied,
-        NotFound,
-        AlreadyExists,
-        FailedPrecondition,
-        Aborted,
-        ResourceExhausted,
-        Unavailable,
-        DeadlineExceeded,
-        Internal,
+        InvalidArgument, Unauthenticated, PermissionDenied, NotFound, AlreadyExists, FailedPrecondition, Aborted,
+        ResourceExhausted, Unavailable, DeadlineExceeded, Internal,
     )
-}
+}  # fmt: skip
 """The class of a failure whose reason is missing or unknown, by the name of its gRPC status."""
 
 CODES: Mapping[int, str] = dict(

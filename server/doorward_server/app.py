@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random as dice
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 from grpc_health.v1 import health
 
+from doorward_server.chores import attempt, keep
 from doorward_server.config import Config, split_address
 from doorward_server.core.errors import DoorwardError
 from doorward_server.core.model import SECOND, Quotas
 from doorward_server.service.asking import Asking
+from doorward_server.service.auditing import Auditing, AuditRetention
 from doorward_server.service.authorizing import Authorizer
 from doorward_server.service.batch_revoking import BatchRevokes
 from doorward_server.service.bootstrap import bootstrap
@@ -34,6 +36,7 @@ from doorward_server.service.ids import Random, new_id
 from doorward_server.service.importing import Imports
 from doorward_server.service.keys import Keys
 from doorward_server.service.keyspaces import Keyspaces
+from doorward_server.service.leaks import LeakReports
 from doorward_server.service.leasing import Hit, Leasing
 from doorward_server.service.limiting import Limiter
 from doorward_server.service.mint import Mint
@@ -51,9 +54,10 @@ from doorward_server.service.telling import Telling
 from doorward_server.service.usage import LastUse
 from doorward_server.service.waiting import Registry, Waiting
 from doorward_server.store import Store
+from doorward_server.wire.audit import AuditServicer
 from doorward_server.wire.authz import AuthzServicer
 from doorward_server.wire.directory import DirectoryServicer
-from doorward_server.wire.gate import Gate, log_defect
+from doorward_server.wire.gate import Gate
 from doorward_server.wire.keys import KeyServicer
 from doorward_server.wire.keyspaces import KeyspaceServicer
 from doorward_server.wire.metrics import Metrics
@@ -69,6 +73,7 @@ UNREADY_AFTER = 10.0
 """Seconds without a lease after which health says NOT_SERVING."""
 TIDY_SECONDS = 1.0
 PRUNE_SECONDS = 60.0
+RETENTION_SECONDS = 3600.0
 
 
 @contextlib.contextmanager
@@ -136,6 +141,7 @@ class App:
     leasing: Leasing
     registry: Registry
     expiring: Expiring
+    audit_retention: AuditRetention
     clock: Clock
     pools: tuple[Pool, ...]
     servicers: Servicers
@@ -172,16 +178,7 @@ class App:
             raise
         await self._server.start()
         await set_health(self._health, serving=True)
-        keep = (
-            self._keep_flushing(),
-            self._keep_recording(),
-            self._watch_lease(),
-            self._keep_beating(),
-            self._keep_expiring(),
-            self._keep_tidy(),
-            self._keep_pruning(),
-        )
-        self._tasks = [asyncio.create_task(it) for it in keep]
+        self._tasks = [asyncio.create_task(it) for it in (self._keep_flushing(), self._watch_lease(), *self._chores())]
         return port
 
     async def stop(self) -> None:
@@ -234,15 +231,10 @@ class App:
                 # Not asyncio.wait_for: Python 3.11's forgets a cancellation that comes right after what it waits for.
                 async with asyncio.timeout(FLUSH_SECONDS):
                     await self.uses.due.wait()
-            await _attempt(self.uses.flush, "last uses wait for the next flush")
-            await _attempt(self.counting.flush, "usage waits for the next flush")
+            await attempt(self.uses.flush, "last uses wait for the next flush")
+            await attempt(self.counting.flush, "usage waits for the next flush")
             self._tell_dropped()
             await asyncio.sleep(FLUSH_SECONDS / 10)
-
-    async def _keep_recording(self) -> None:
-        while True:  # apart from the others: whoever should read standard output may not
-            await asyncio.sleep(FLUSH_SECONDS)
-            await _attempt(self.recorder.flush, "sampled decisions wait for the next flush")
 
     def _tell_dropped(self) -> None:
         dropped = self.counting.dropped, self.recorder.dropped
@@ -250,28 +242,26 @@ class App:
             self._dropped = dropped
             log.error("usage is not whole: the store was away for too long", decisions=dropped[0], records=dropped[1])
 
-    async def _keep_beating(self) -> None:
-        while True:
-            await asyncio.sleep(BEAT_SECONDS)
-            await _attempt(lambda: self._beats.run(self.membership.beat), "this replica could not say that it lives")
-
-    async def _keep_expiring(self) -> None:
-        while True:
-            await _attempt(self._sweep, "events of expired keys wait for the next sweep")
-            await asyncio.sleep(SWEEP_SECONDS)
-
-    async def _sweep(self) -> None:
-        await self.pools[1].run(self.expiring.sweep, self.clock())
-
-    async def _keep_tidy(self) -> None:
-        while True:
-            await asyncio.sleep(TIDY_SECONDS)
-            await _attempt(lambda: self._beats.run(self.registry.tidy), "dead replicas stay registered")
-
-    async def _keep_pruning(self) -> None:
-        while True:
-            await asyncio.sleep(PRUNE_SECONDS)
-            await _attempt(self._prune, "what is over stays in the store")
+    def _chores(self) -> Iterable[Coroutine[Any, Any, None]]:
+        beats, management, now = self._beats, self.pools[1], self.clock
+        # Apart from other flushes: whoever should read standard output may not.
+        yield keep(lambda: FLUSH_SECONDS, lambda: self.recorder.flush(), "sampled decisions wait for the next flush")
+        beat = "this replica could not say that it lives"
+        yield keep(lambda: BEAT_SECONDS, lambda: beats.run(self.membership.beat), beat)
+        yield keep(lambda: TIDY_SECONDS, lambda: beats.run(self.registry.tidy), "dead replicas stay registered")
+        yield keep(
+            lambda: SWEEP_SECONDS,
+            lambda: management.run(self.expiring.sweep, now()),
+            "events of expired keys wait for the next sweep",
+            at_once=True,
+        )
+        yield keep(lambda: PRUNE_SECONDS, self._prune, "what is over stays in the store")
+        yield keep(
+            lambda: RETENTION_SECONDS,
+            lambda: management.run(self.audit_retention.sweep, now()),
+            "audit events that are too old stay for now",
+            at_once=True,
+        )
 
     async def _prune(self) -> None:
         management = self.pools[1]
@@ -292,22 +282,9 @@ class App:
             if lease.live(boot()):
                 leased = loop.time()
             ready = loop.time() - leased < UNREADY_AFTER
-            if ready is not serving and await _attempt(partial(self._say, ready), "health stays as it was"):
+            if ready is not serving and await attempt(partial(self._say, ready), "health stays as it was"):
                 serving = ready
             await asyncio.sleep(0.5)
-
-
-async def _attempt(work: Callable[[], Awaitable[object]], complaint: str) -> bool:
-    """Do *work* that nobody waits for; tell whether it succeeded. However it fails, it can be attempted again."""
-    try:
-        await work()
-    except DoorwardError as problem:
-        log.warning(complaint, why=problem.message)
-    except Exception as defect:  # noqa: BLE001  # nobody would miss a loop that ended until it is too late
-        log_defect(complaint, defect)
-    else:
-        return True
-    return False
 
 
 def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: Random, boot: Boot = boot_clock) -> App:
@@ -315,8 +292,7 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     reads, management = Pool("reads", threads=4, backlog=512), Pool("management", threads=4, backlog=128)
     hashing = Pool("hashing", threads=1, backlog=64, nice=15)
     slow, penalty = Pool("slow", threads=1, backlog=64, nice=10), Pool("penalty", threads=1, backlog=16, nice=15)
-    quotas = Quotas(keys=config.max_keys, bindings=config.max_bindings)
-    catalog = Catalog(store)
+    quotas, catalog = Quotas(keys=config.max_keys, bindings=config.max_bindings), Catalog(store)
     guard, uses, metrics = Guard(store, catalog, clock), LastUse(store, management), Metrics()
     counting = Counting(store, catalog, management, clock, new_id("usage", random))
     recording = Pool("recording", threads=1, backlog=64)  # answers wait for what is done here
@@ -340,19 +316,22 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
         store, catalog, guard, keys, mint, keyring.current.lookup, management, hashing, quotas, clock, random
     )
     batch_revokes, reveals = BatchRevokes(store, catalog, guard, clock), Reveals(store, catalog, keys, mint, clock)
+    auditing, leaks = Auditing(store, guard, clock), LeakReports(store, finder, guard, management, clock)
     directory = Directory(store, guard, clock)
     roles = Roles(store, catalog, guard, quotas, clock, random)
     keyspaces = Keyspaces(store, catalog, guard, mint, clock)
     servicers = Servicers(
-        keys=KeyServicer(keys, imports, batch_revokes, reveals, catalog, management, clock),
+        keys=KeyServicer(keys, imports, batch_revokes, reveals, leaks, catalog, management, clock),
         authz=AuthzServicer(authorizer, Explainer(Asking(finder, guard), clock), lease.leasing, metrics),
         directory=DirectoryServicer(directory, roles, Facts(store, catalog, guard, quotas, clock), management),
         keyspaces=KeyspaceServicer(keyspaces, management),
         usage=UsageServicer(Reports(store, guard, clock), management),
+        audit=AuditServicer(auditing, management),
     )
     pools = (reads, management, slow, penalty, hashing, waits, recording, limits)
     services = (keys, directory, roles, keyspaces, authorizer, uses, counting, recorder, Retention(store, catalog))
-    return App(config, store, *services, metrics, *lease, Expiring(store), clock, pools, servicers)
+    sweeps = Expiring(store), AuditRetention(store, config.audit_retention_days)
+    return App(config, store, *services, metrics, *lease, *sweeps, clock, pools, servicers)
 
 
 class _Lease(NamedTuple):

@@ -63,6 +63,9 @@ class Config(BaseModel):
     drain_seconds: float = Field(10.0, ge=0, le=3600, description="How long calls may go on after SIGTERM.")
     bcrypt_cost: int = Field(12, ge=4, le=16, description="Of bcrypt-sha256 secrets that are made from now on.")
     max_keys: int = Field(1_000_000, ge=1, description="Keys per organization.")
+    audit_retention_days: int = Field(
+        0, ge=0, le=36_500, description="Days that audit events are kept at least; 0: for ever."
+    )
     max_bindings: int = Field(100_000, ge=1, description="Bindings per organization.")
 
     @property

@@ -15,6 +15,8 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from doorward.v1 import (
+    audit_pb2,
+    audit_pb2_grpc,
     authz_pb2,
     authz_pb2_grpc,
     directory_pb2,
@@ -140,6 +142,9 @@ def opened(credentials: grpc.ServerCredentials | None = None) -> Iterator[Door]:
         _servicer(door, directory_pb2_grpc.DirectoryServiceServicer, directory_pb2), server
     )
     keys_pb2_grpc.add_KeyServiceServicer_to_server(_servicer(door, keys_pb2_grpc.KeyServiceServicer, keys_pb2), server)
+    audit_pb2_grpc.add_AuditServiceServicer_to_server(
+        _servicer(door, audit_pb2_grpc.AuditServiceServicer, audit_pb2), server
+    )
     keyspaces_pb2_grpc.add_KeyspaceServiceServicer_to_server(
         _servicer(door, keyspaces_pb2_grpc.KeyspaceServiceServicer, keyspaces_pb2), server
     )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 from datetime import timedelta
 
 import pytest
+import yaml
 
-from doorward import CallerForbidden, Decision, HttpRequest, InvalidField, IssuedKey, KeyState, UsageDimension
+from doorward import CallerForbidden, Decision, HttpRequest, InvalidField, IssuedKey, KeyState, Secret, UsageDimension
+from doorward.scanning import Scanner
+from doorward.shapes import Shapes, shapes_of
 from tests.conformance.products import EXAMPLES, Customer, Desk, Product, identity_of, text_of
 from tests.wire.tenants import never_made
 
@@ -280,3 +284,12 @@ def test_the_files_own_tests_pass_where_it_is_applied(desk: Desk, product: Produ
     results = desk.root.test_keyspace(name=product.keyspace)
     assert len(results) == 16
     assert all(result.passed for result in results)
+
+
+def test_keys_in_code_repositories_and_logs_are_found(acme: Customer) -> None:
+    made = acme.key("read")
+    log = f"GET /v1/accounts HTTP/1.1\\r\\nAuthorization: Bearer {text_of(made)}\\r\\n"
+    shapes, _ = shapes_of(yaml.safe_load(FILE.read_text("utf-8")))
+    (found,) = Scanner(Shapes(shapes)).stream(io.BytesIO(f"started\n{log}\n".encode()))
+    assert (found.line, found.secret) == (2, Secret(text_of(made)))
+    assert found.masked[-4:] == made.key.secrets[0].masked[-4:]

@@ -16,6 +16,7 @@ SERVICES = {
     "doorward.v1.AuthzService",
     "doorward.v1.DirectoryService",
     "doorward.v1.KeyService",
+    "doorward.v1.AuditService",
     "doorward.v1.KeyspaceService",
     "doorward.v1.UsageService",
     "grpc.health.v1.Health",

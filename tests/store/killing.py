@@ -1,7 +1,7 @@
 """Runs one change over and over in processes that kill themselves around its nth statement, for every n.
 
-`python killing.py <store url> <before|after> <add|rotate>` prints, one a line, the ids of the keys whose change was
-acknowledged. Every child begins with no connection of its own; it is killed as by `kill -9`: nothing is flushed,
+`python killing.py <store url> <before|after> <add|rotate|prune>` prints, one a line, the ids of the keys whose change
+was acknowledged. Every child begins with no connection of its own; it is killed as by `kill -9`: nothing is flushed,
 closed or rolled back.
 """
 
@@ -13,6 +13,7 @@ import sys
 import traceback
 from typing import Any
 
+from doorward_server.core.audit import Link
 from doorward_server.core.model import Event, Key
 from tests import databases
 from tests.store import plants
@@ -43,14 +44,21 @@ def change(url: str, when: str, what: str, number: int) -> None:
     id = f"{what}_{when}_{number}"
     store = databases.open_store(url)
     made = key(id, secrets=(secret(id),))
-    if what == "rotate":
+    if what != "add":
         store.add_key(made, event(target=id, action="keys:create"), QUOTAS)
     FaultPoint(store._dialect.database, when, number)
     if what == "rotate":
         store.update_key("acme", id, rotated, replay(id))
+    elif what == "prune":
+        store.audit.prune("acme", NOW + 1, pruned)
     else:
         store.add_key(made, event(target=id, action="keys:create"), QUOTAS, replay(id))
     os.write(1, f"{id}\n".encode())
+
+
+def pruned(first: Link, last: Link) -> Event:
+    """What is kept of events that go; it stays, as it is from later."""
+    return event(target=f"{first.sequence} to {last.sequence}", action="events:prune", at=NOW + 2)
 
 
 def rotated(it: Key) -> tuple[Key, Event]:

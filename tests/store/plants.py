@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 
+from doorward_server.core.audit import HeadFound, Link
 from doorward_server.core.freshness import Poll
 from doorward_server.core.model import Event
 from doorward_server.store import (
     Snapshot,
     Written,
     acknowledgements,
+    audit_store,
     changes,
     dialect,
     nesting,
@@ -238,6 +240,45 @@ def any_history(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(acknowledgements.Table, "list_valid", of_table)
 
 
+def unsealed_checkpoint(patch: pytest.MonkeyPatch) -> None:
+    """Where a pruned chain begins is believed without its seal.
+
+    Caught by test_retention.test_a_forged_checkpoint_is_found.
+    """
+    start = audit_store.AuditStore._start
+
+    def believed(self: audit_store.AuditStore, tx: transaction.Transaction, organization: str) -> Link:
+        row = tx.ask("SELECT sequence, hash FROM checkpoint WHERE organization = ?", organization)
+        return Link(row[0][0], bytes(row[0][1])) if row else start(self, tx, organization)
+
+    patch.setattr(audit_store.AuditStore, "_start", believed)
+
+
+def unverified_pruning(patch: pytest.MonkeyPatch) -> None:
+    """Events are pruned as they are, and the evidence of what was done to them with them.
+
+    Caught by test_retention.test_what_is_pruned_is_verified_first.
+    """
+    prune = audit_store.AuditStore._prune
+
+    def unverified(self: audit_store.AuditStore, *args: Any) -> int:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(
+                audit_store.AuditStore, "_followed", lambda _, tx, start, rows: Link(rows[-1][1], bytes(rows[-1][-1]))
+            )
+            return prune(self, *args)
+
+    patch.setattr(audit_store.AuditStore, "_prune", unverified)
+
+
+def any_head(patch: pytest.MonkeyPatch) -> None:
+    """A head counts as found if the chain is as long as it says.
+
+    Caught by test_retention.test_a_chain_that_was_cut_back_lacks_the_head.
+    """
+    patch.setattr(audit_store, "_find", lambda *_: HeadFound.IN_CHAIN)
+
+
 PLANTS: dict[str, Spoil] = {
     "event-outside": event_outside,
     "no-trigger": no_trigger,
@@ -253,6 +294,9 @@ PLANTS: dict[str, Spoil] = {
     "revision-at-start": revision_at_start,
     "not-made-anew": not_made_anew,
     "any-history": any_history,
+    "unsealed-checkpoint": unsealed_checkpoint,
+    "unverified-pruning": unverified_pruning,
+    "any-head": any_head,
 }
 ONLY_ON = {"sequence": "postgresql", "revision-at-start": "postgresql", "data-version-pooled": "sqlite"}
 """Plants that spoil what only one database has."""

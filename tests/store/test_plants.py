@@ -21,6 +21,7 @@ from tests.store import (
     test_fills,
     test_kill,
     test_nesting,
+    test_retention,
     test_revisions,
     test_tail,
     values,
@@ -103,6 +104,9 @@ CHECKS: dict[str, Check] = {
     "counter-apart": with_both(test_fills.check_fills_are_of_one_moment),
     "revision-at-start": with_both(test_revisions.check_whoever_finds_it_done_waits_for_it),
     "not-made-anew": triggers_survive_a_rebuild,
+    "unsealed-checkpoint": with_both(test_retention.check_a_forged_checkpoint_is_found),
+    "unverified-pruning": with_both(test_retention.check_what_is_pruned_is_verified_first),
+    "any-head": with_both(test_retention.check_a_chain_that_was_cut_back_lacks_the_head),
     "any-history": another_store_is_noticed,
 }
 CASES = [

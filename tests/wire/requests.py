@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
+from doorward.v1 import audit_pb2 as audit
 from doorward.v1 import authz_pb2 as authz
 from doorward.v1 import directory_pb2 as directory
 from doorward.v1 import keys_pb2 as keys
@@ -152,6 +153,10 @@ REQUESTS: dict[str, Row] = {
     "DeleteKey": Row("keys:delete", lambda t: keys.DeleteKeyRequest(**_key(t)), "id"),
     "BatchRevokeKeys": Row("keys:revoke", _batch_revoke),
     "RevealKey": Row("keys:reveal", _shown, "id"),
+    "ReportLeak": Row(
+        "keys:report-leak",
+        lambda t: keys.ReportLeakRequest(key=t.key().text, keyspace="aiia", found_in="web/.env line 3"),
+    ),
     "ImportKeys": Row(
         "keys:import",
         lambda t: keys.ImportKeysRequest(header=keys.ImportHeader(organization=t.id, keyspace="aiia")),
@@ -271,6 +276,9 @@ REQUESTS: dict[str, Row] = {
         "scope.key_id",
     ),
     "ListDecisions": Row("decisions:list", lambda t: usage.ListDecisionsRequest(scope=_used(t)), "scope.key_id"),
+    "ListEvents": Row("events:list", lambda t: audit.ListEventsRequest(organization=t.id)),
+    "VerifyChain": Row("events:verify", lambda t: audit.VerifyChainRequest(organization=t.id)),
+    "GetHead": Row("events:verify", lambda t: audit.GetHeadRequest(organization=t.id)),
     "ListKeyspaces": Row("keyspaces:list", lambda _: keyspaces.ListKeyspacesRequest(), operator=True),
 }
 """By the name of the RPC. An RPC without a row here fails the matrix test."""

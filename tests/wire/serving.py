@@ -23,6 +23,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from doorward.v1 import (
+    audit_pb2_grpc,
     authz_pb2_grpc,
     directory_pb2_grpc,
     keys_pb2,
@@ -98,7 +99,7 @@ class _As(
 
 
 class Api:
-    """The services, called with some metadata."""
+    """All services, called with some metadata."""
 
     def __init__(self, channel: grpc.Channel, metadata: list[tuple[str, str]]) -> None:
         dressed = grpc.intercept_channel(channel, _As(metadata))
@@ -107,6 +108,7 @@ class Api:
         self.directory = directory_pb2_grpc.DirectoryServiceStub(dressed)
         self.keyspaces = keyspaces_pb2_grpc.KeyspaceServiceStub(dressed)
         self.usage = usage_pb2_grpc.UsageServiceStub(dressed)
+        self.audit = audit_pb2_grpc.AuditServiceStub(dressed)
 
     def stub(self, service: str) -> Any:
         """The stub of a service by its name in the contract."""
@@ -116,6 +118,7 @@ class Api:
             "DirectoryService": self.directory,
             "KeyspaceService": self.keyspaces,
             "UsageService": self.usage,
+            "AuditService": self.audit,
         }[service]
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from doorward_server import app as app_module
 from doorward_server.app import App
+from doorward_server.service.auditing import AuditRetention
 from doorward_server.service.counting import Counting
 from doorward_server.service.decision_log import Recorder
 from doorward_server.service.expiring import Expiring
@@ -21,6 +22,7 @@ from doorward_server.service.usage import LastUse
 from doorward_server.service.waiting import Registry
 from doorward_server.store import Store
 from tests import databases
+from tests.wire.replicas import until
 from tests.wire.serving import TIMEOUT, serving
 
 CANARY = "canary-in-a-defect-5e1d"
@@ -33,6 +35,7 @@ WORK: dict[str, tuple[type, str]] = {
     "usage": (Counting, "flush"),
     "recorded decisions": (Recorder, "flush"),
     "what is too old": (Retention, "sweep"),
+    "audit events": (AuditRetention, "sweep"),
 }
 
 
@@ -40,7 +43,14 @@ WORK: dict[str, tuple[type, str]] = {
 def test_a_defect_in_the_background_is_logged_and_does_not_end_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    for seconds in ("FLUSH_SECONDS", "SWEEP_SECONDS", "BEAT_SECONDS", "TIDY_SECONDS", "PRUNE_SECONDS"):
+    for seconds in (
+        "FLUSH_SECONDS",
+        "SWEEP_SECONDS",
+        "BEAT_SECONDS",
+        "TIDY_SECONDS",
+        "PRUNE_SECONDS",
+        "RETENTION_SECONDS",
+    ):
         monkeypatch.setattr(app_module, seconds, 0.05)
     owner, method = WORK[name]
     tried, done = [0], threading.Event()
@@ -82,3 +92,18 @@ def test_flushing_ends_when_it_is_told_to_even_as_a_use_is_noted(tmp_path: Path,
 
     with databases.fresh("sqlite", tmp_path) as url, serving(url, tmp_path, furnished=False) as server:
         assert server.on_loop(lambda: noted_then_cancelled(server.app))
+
+
+def test_audit_events_that_are_too_old_are_pruned_by_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app_module, "RETENTION_SECONDS", 0.05)
+    with (
+        databases.fresh("sqlite", tmp_path) as url,
+        serving(url, tmp_path, furnished=False, audit_retention_days=30) as server,
+    ):
+        store = server.app.store
+        assert store.list_events("operator", 0, 9)[0].sequence == 1
+        server.clock.advance(40 * 86_400)
+        until(lambda: store.verify_chain("operator").first > 1)
+        assert store.verify_chain("operator").ok

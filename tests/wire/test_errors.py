@@ -46,6 +46,7 @@ RAISED: dict[str, DoorwardError] = {
         errors.KeysStranded("roles.viewer", "the role is removed", "3 keys", 1),
         errors.KeyspaceTestsFailed(1, 5, "reading", 12, "reason is ALLOWED, not KEY_EXPIRED"),
         errors.CountMismatch(3, 1_000),
+        errors.ChainIsBroken("acme", 7),
         errors.TooManyActiveKeys("alice", 1),
         errors.RevisionNotReached(9, 7),
         errors.EtagMismatch("key", "key_1"),

@@ -35,7 +35,10 @@ from tests.wire.replicas import (
 from tests.wire.serving import Held, Server, refused, unique
 from tests.wire.tenants import Tenant, never_made, new_tenant
 
-READS = {"Authorize", "BatchAuthorize", "ExplainAuthorization", "Introspect", "Lease", "RevealKey", "TestKeyspace"}
+READS = {
+    "Authorize", "BatchAuthorize", "ExplainAuthorization", "Introspect", "Lease", "RevealKey", "TestKeyspace",
+    "VerifyChain",
+}  # fmt: skip
 """And all whose names begin with Get or List."""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 
-from doorward.v1 import authz_pb2
+from doorward.v1 import authz_pb2, keys_pb2
 from doorward_server.service.bootstrap import built_in
 from doorward_server.wire.server import SERVICES
 from tests.wire.requests import REQUESTS, Row, named, renamed
@@ -19,8 +19,9 @@ from tests.wire.tenants import Tenant, never_made, reason_of
 SERVICE_OF = {method.name: service.name for service in SERVICES for method in service.methods}
 STREAMS = {method.name for service in SERVICES for method in service.methods if method.client_streaming}
 FEEDS = {method.name for service in SERVICES for method in service.methods if method.server_streaming}
-CROSSES = "Introspect"
-"""Names no organization: who asks about a stranger's key is told that it is one, and nothing else."""
+CROSSES = {"Introspect", "ReportLeak"}
+"""Name no organization: who asks about a stranger's key is told that it is one, or as of an unknown one, and nothing
+else."""
 ROLES = built_in().roles
 PROTOS = Path(__file__).resolve().parents[2] / "protos" / "doorward" / "v1"
 
@@ -86,7 +87,11 @@ def test_no_right_of_one_organization_reaches_another(server: Server, acme: Tena
     row, stranger = REQUESTS[rpc], globex.caller("root")
     request = row.make(acme)
     before = server.mark(acme.id)
-    if rpc == CROSSES:
+    if rpc == "ReportLeak":
+        answer = call(stranger, rpc, request)
+        assert answer.outcome == keys_pb2.LEAK_OUTCOME_KEY_UNKNOWN
+        assert (answer.key_id, answer.organization) == ("", "")
+    elif rpc in CROSSES:
         answer = call(stranger, rpc, request)
         assert reason_of(answer) == "ORGANIZATION_MISMATCH"
         assert not answer.HasField("identity")

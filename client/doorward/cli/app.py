@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from doorward import cli
-from doorward.cli import compromised, directory, facts, groups, imports, keys, keyspaces, rights, usage
+from doorward.cli import audit, compromised, directory, facts, groups, imports, keys, keyspaces, rights, scan, usage
 from doorward.cli.decisions import authorize, whoami
 from doorward.cli.session import Output, Session, environment, exit_code, explain, tell
 from doorward.errors import DoorwardError
@@ -73,6 +73,7 @@ app.add_typer(groups.groups, name="groups")
 app.add_typer(groups.bindings, name="bindings")
 app.add_typer(facts.relations, name="relations")
 app.add_typer(facts.resources, name="resources")
+app.add_typer(audit.app, name="audit")
 keys.app.command("import")(imports.import_keys)
 keys.app.command("compromised")(compromised.compromised)
 app.add_typer(keys.app, name="keys")
@@ -82,6 +83,7 @@ app.command()(rights.explain)
 app.command()(rights.allowed_actions)
 app.command()(rights.accessible_resources)
 app.command()(whoami)
+app.command()(scan.scan)
 
 
 @app.callback()

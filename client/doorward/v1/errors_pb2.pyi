@@ -88,6 +88,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: `consistency.at_least_as_fresh` is a revision that the store has not reached.
     metadata: wanted, reached.
     """
+    ERROR_REASON_CHAIN_IS_BROKEN: _ErrorReason.ValueType  # 86
+    """FAILED_PRECONDITION: the audit log of an organization is not what was written. metadata: organization, sequence
+    (where it does not hold).
+    """
     ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 40
     """ABORTED: the etag is not the current one; read again, then decide again. metadata: type, id."""
     ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 50
@@ -172,6 +176,10 @@ fails), line, failed (how many questions).
 ERROR_REASON_REVISION_NOT_REACHED: ErrorReason.ValueType  # 82
 """FAILED_PRECONDITION: `consistency.at_least_as_fresh` is a revision that the store has not reached.
 metadata: wanted, reached.
+"""
+ERROR_REASON_CHAIN_IS_BROKEN: ErrorReason.ValueType  # 86
+"""FAILED_PRECONDITION: the audit log of an organization is not what was written. metadata: organization, sequence
+(where it does not hold).
 """
 ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 40
 """ABORTED: the etag is not the current one; read again, then decide again. metadata: type, id."""

@@ -115,6 +115,46 @@ EXPIRY_PRESET_NONE: ExpiryPreset.ValueType  # 4
 """The key does not expire."""
 Global___ExpiryPreset: _TypeAlias = ExpiryPreset  # noqa: Y015
 
+class _LeakOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LeakOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LeakOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LEAK_OUTCOME_UNSPECIFIED: _LeakOutcome.ValueType  # 0
+    """Not set."""
+    LEAK_OUTCOME_KEY_UNKNOWN: _LeakOutcome.ValueType  # 1
+    """The text is nobody's, or of a key that the caller may not report. Nothing was done."""
+    LEAK_OUTCOME_REVOKED: _LeakOutcome.ValueType  # 2
+    """The key is revoked now."""
+    LEAK_OUTCOME_DISABLED: _LeakOutcome.ValueType  # 3
+    """The key is disabled now."""
+    LEAK_OUTCOME_ALERTED: _LeakOutcome.ValueType  # 4
+    """The key goes on working; those who watch its keyspace are alerted."""
+    LEAK_OUTCOME_ENDED_BEFORE: _LeakOutcome.ValueType  # 5
+    """The text was good for nothing any more: the key, or this secret of it, had ended. It is in the audit log, unless the
+    key was deleted.
+    """
+
+class LeakOutcome(_LeakOutcome, metaclass=_LeakOutcomeEnumTypeWrapper):
+    """What became of a key whose text was found."""
+
+LEAK_OUTCOME_UNSPECIFIED: LeakOutcome.ValueType  # 0
+"""Not set."""
+LEAK_OUTCOME_KEY_UNKNOWN: LeakOutcome.ValueType  # 1
+"""The text is nobody's, or of a key that the caller may not report. Nothing was done."""
+LEAK_OUTCOME_REVOKED: LeakOutcome.ValueType  # 2
+"""The key is revoked now."""
+LEAK_OUTCOME_DISABLED: LeakOutcome.ValueType  # 3
+"""The key is disabled now."""
+LEAK_OUTCOME_ALERTED: LeakOutcome.ValueType  # 4
+"""The key goes on working; those who watch its keyspace are alerted."""
+LEAK_OUTCOME_ENDED_BEFORE: LeakOutcome.ValueType  # 5
+"""The text was good for nothing any more: the key, or this secret of it, had ended. It is in the audit log, unless the
+key was deleted.
+"""
+Global___LeakOutcome: _TypeAlias = LeakOutcome  # noqa: Y015
+
 class _ImportedHash:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -1170,6 +1210,80 @@ class RevokeKeyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RevokeKeyResponse: _TypeAlias = RevokeKeyResponse  # noqa: Y015
+
+@_typing.final
+class ReportLeakRequest(_message.Message):
+    """Request of ReportLeak."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    KEYSPACE_FIELD_NUMBER: _builtins.int
+    FOUND_IN_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The text that was found. Required."""
+    keyspace: _builtins.str
+    """The keyspace that it is of, by its prefix or shape. Required."""
+    found_in: _builtins.str
+    """Where it was found, e.g. "github.com/acme/web: .env line 3"; kept in the audit log, at most 500 characters. Must not
+    hold the text.
+    """
+    no_wait: _builtins.bool
+    """Return once it is committed; see Propagation."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        keyspace: _builtins.str = ...,
+        found_in: _builtins.str = ...,
+        no_wait: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["found_in", b"found_in", "key", b"key", "keyspace", b"keyspace", "no_wait", b"no_wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportLeakRequest: _TypeAlias = ReportLeakRequest  # noqa: Y015
+
+@_typing.final
+class ReportLeakResponse(_message.Message):
+    """Answer of ReportLeak."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
+    outcome: Global___LeakOutcome.ValueType
+    """What became of the key."""
+    key_id: _builtins.str
+    """The key's id; empty if it is KEY_UNKNOWN."""
+    organization: _builtins.str
+    """The key's organization; empty if it is KEY_UNKNOWN."""
+    revision: _builtins.int
+    """The store's commit counter after this change."""
+    propagation: _freshness_pb2.Propagation.ValueType
+    """Whether every cache has dropped what it knew before."""
+    def __init__(
+        self,
+        *,
+        outcome: Global___LeakOutcome.ValueType = ...,
+        key_id: _builtins.str = ...,
+        organization: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        propagation: _freshness_pb2.Propagation.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "organization", b"organization", "outcome", b"outcome", "propagation", b"propagation", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportLeakResponse: _TypeAlias = ReportLeakResponse  # noqa: Y015
 
 @_typing.final
 class DeleteKeyRequest(_message.Message):

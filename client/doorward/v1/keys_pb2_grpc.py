@@ -93,6 +93,11 @@ class KeyServiceStub(object):
                 request_serializer=doorward_dot_v1_dot_keys__pb2.RevealKeyRequest.SerializeToString,
                 response_deserializer=doorward_dot_v1_dot_keys__pb2.RevealKeyResponse.FromString,
                 _registered_method=True)
+        self.ReportLeak = channel.unary_unary(
+                '/doorward.v1.KeyService/ReportLeak',
+                request_serializer=doorward_dot_v1_dot_keys__pb2.ReportLeakRequest.SerializeToString,
+                response_deserializer=doorward_dot_v1_dot_keys__pb2.ReportLeakResponse.FromString,
+                _registered_method=True)
         self.ImportKeys = channel.stream_unary(
                 '/doorward.v1.KeyService/ImportKeys',
                 request_serializer=doorward_dot_v1_dot_keys__pb2.ImportKeysRequest.SerializeToString,
@@ -194,6 +199,17 @@ class KeyServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportLeak(self, request, context):
+        """Tells that the text of a key was found where it should not be: in a repository, a log, a message. The text itself is
+        the proof. What becomes of the key is what its keyspace says (`leaks: {policy: …}` in its file): it is revoked,
+        disabled, or only alerted about; whoever may else end keys there does not matter. The audit log of its organization
+        has it as `keys:leaked`. A text that is nobody's, or the key of an organization in which the caller may not report,
+        is LEAK_OUTCOME_KEY_UNKNOWN. Permission `keys:report-leak` on `organizations/<organization>/keyspaces/<keyspace>/keys`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ImportKeys(self, request_iterator, context):
         """Takes in keys that another system handed out: their texts, or the hashes it kept of them. The first message is a
         header, each further one a row, at most 10,000 with 64 MiB in all; every row has a result of its own, and a bad one
@@ -254,6 +270,11 @@ def add_KeyServiceServicer_to_server(servicer, server):
                     servicer.RevealKey,
                     request_deserializer=doorward_dot_v1_dot_keys__pb2.RevealKeyRequest.FromString,
                     response_serializer=doorward_dot_v1_dot_keys__pb2.RevealKeyResponse.SerializeToString,
+            ),
+            'ReportLeak': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportLeak,
+                    request_deserializer=doorward_dot_v1_dot_keys__pb2.ReportLeakRequest.FromString,
+                    response_serializer=doorward_dot_v1_dot_keys__pb2.ReportLeakResponse.SerializeToString,
             ),
             'ImportKeys': grpc.stream_unary_rpc_method_handler(
                     servicer.ImportKeys,
@@ -518,6 +539,33 @@ class KeyService(object):
             '/doorward.v1.KeyService/RevealKey',
             doorward_dot_v1_dot_keys__pb2.RevealKeyRequest.SerializeToString,
             doorward_dot_v1_dot_keys__pb2.RevealKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportLeak(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/doorward.v1.KeyService/ReportLeak',
+            doorward_dot_v1_dot_keys__pb2.ReportLeakRequest.SerializeToString,
+            doorward_dot_v1_dot_keys__pb2.ReportLeakResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -86,6 +86,13 @@ class KeyServiceStub:
     """Returns the full text of a key's newest secret again. Only in keyspaces that are `recoverable`; audited before it
     answers. Permission `keys:reveal`. FAILED_PRECONDITION (NOT_RECOVERABLE) for revoked and imported-as-hash secrets.
     """
+    ReportLeak: _grpc.UnaryUnaryMultiCallable[_keys_pb2.ReportLeakRequest, _keys_pb2.ReportLeakResponse]
+    """Tells that the text of a key was found where it should not be: in a repository, a log, a message. The text itself is
+    the proof. What becomes of the key is what its keyspace says (`leaks: {policy: …}` in its file): it is revoked,
+    disabled, or only alerted about; whoever may else end keys there does not matter. The audit log of its organization
+    has it as `keys:leaked`. A text that is nobody's, or the key of an organization in which the caller may not report,
+    is LEAK_OUTCOME_KEY_UNKNOWN. Permission `keys:report-leak` on `organizations/<organization>/keyspaces/<keyspace>/keys`.
+    """
     ImportKeys: _grpc.StreamUnaryMultiCallable[_keys_pb2.ImportKeysRequest, _keys_pb2.ImportKeysResponse]
     """Takes in keys that another system handed out: their texts, or the hashes it kept of them. The first message is a
     header, each further one a row, at most 10,000 with 64 MiB in all; every row has a result of its own, and a bad one
@@ -153,6 +160,13 @@ class KeyServiceAsyncStub(KeyServiceStub):
     RevealKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.RevealKeyRequest, _keys_pb2.RevealKeyResponse]  # type: ignore[assignment]
     """Returns the full text of a key's newest secret again. Only in keyspaces that are `recoverable`; audited before it
     answers. Permission `keys:reveal`. FAILED_PRECONDITION (NOT_RECOVERABLE) for revoked and imported-as-hash secrets.
+    """
+    ReportLeak: _aio.UnaryUnaryMultiCallable[_keys_pb2.ReportLeakRequest, _keys_pb2.ReportLeakResponse]  # type: ignore[assignment]
+    """Tells that the text of a key was found where it should not be: in a repository, a log, a message. The text itself is
+    the proof. What becomes of the key is what its keyspace says (`leaks: {policy: …}` in its file): it is revoked,
+    disabled, or only alerted about; whoever may else end keys there does not matter. The audit log of its organization
+    has it as `keys:leaked`. A text that is nobody's, or the key of an organization in which the caller may not report,
+    is LEAK_OUTCOME_KEY_UNKNOWN. Permission `keys:report-leak` on `organizations/<organization>/keyspaces/<keyspace>/keys`.
     """
     ImportKeys: _aio.StreamUnaryMultiCallable[_keys_pb2.ImportKeysRequest, _keys_pb2.ImportKeysResponse]  # type: ignore[assignment]
     """Takes in keys that another system handed out: their texts, or the hashes it kept of them. The first message is a
@@ -272,6 +286,19 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_keys_pb2.RevealKeyResponse, _abc.Awaitable[_keys_pb2.RevealKeyResponse]]:
         """Returns the full text of a key's newest secret again. Only in keyspaces that are `recoverable`; audited before it
         answers. Permission `keys:reveal`. FAILED_PRECONDITION (NOT_RECOVERABLE) for revoked and imported-as-hash secrets.
+        """
+
+    @_abc_1.abstractmethod
+    def ReportLeak(
+        self,
+        request: _keys_pb2.ReportLeakRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_pb2.ReportLeakResponse, _abc.Awaitable[_keys_pb2.ReportLeakResponse]]:
+        """Tells that the text of a key was found where it should not be: in a repository, a log, a message. The text itself is
+        the proof. What becomes of the key is what its keyspace says (`leaks: {policy: …}` in its file): it is revoked,
+        disabled, or only alerted about; whoever may else end keys there does not matter. The audit log of its organization
+        has it as `keys:leaked`. A text that is nobody's, or the key of an organization in which the caller may not report,
+        is LEAK_OUTCOME_KEY_UNKNOWN. Permission `keys:report-leak` on `organizations/<organization>/keyspaces/<keyspace>/keys`.
         """
 
     @_abc_1.abstractmethod

@@ -238,6 +238,20 @@ class CountMismatch(DoorwardError):
         )
 
 
+class ChainIsBroken(DoorwardError):
+    """The audit log of an organization is not what was written. Somebody has changed the database."""
+
+    reason = "CHAIN_IS_BROKEN"
+
+    def __init__(self, organization: str, sequence: int) -> None:
+        super().__init__(
+            f"The audit log of {organization!r} does not hold at event {sequence}: it was changed in the database, or "
+            "restored in part. Keep the database as it is, and compare it with a backup.",
+            organization=organization,
+            sequence=str(sequence),
+        )
+
+
 class TooManyActiveKeys(DoorwardError):
     """The owner has as many active keys as the keyspace allows."""
 

@@ -55,6 +55,7 @@ The document is what the YAML file says, as plain mappings and lists:
       resource: {findings: {open: bool}}   # of its parent, too: parent.open
       context: {mfa: bool}
     api_version: {header: X, versions: ["2026-02-01"]}      # see `api_versions`
+    leaks: {policy: alert}            # or disable, revoke: what becomes of a key whose text was found (ReportLeak)
     http: {}                          # what an HTTP service answers; see `http_profile`
     limits: {}                        # and alerts, usage, decision_log: see `sections`; routes: see `routes`
     roles:                            # scopes are roles too
@@ -83,6 +84,7 @@ from .declarations import Declared, compile_declared, compile_parents, compile_r
 from .errors import KeyspaceInvalid
 from .formats import Format, compile_legacy
 from .http_profile import compile_http
+from .leaks import LeakPolicy
 from .model import Ceiling
 from .policy import Conditions, Keyspace, NoConditions, Source
 from .rails_document import check_rails, compile_rails
@@ -119,6 +121,7 @@ def compile_keyspace(
         **_texts(document),
         serves_stale=bool(document.get("serve_stale", True)),
         fail_open=bool(document.get("fail_open", True)),
+        leak_policy=LeakPolicy((document.get("leaks") or {}).get("policy", "alert").upper()),
         requires_organization=document.get("organization", "key") == "required",
         inherits=bool(document.get("inherit", False)),
         ceilings=tuple(Ceiling(word.upper()) for word in document.get("ceilings") or ("list",)),

@@ -14,6 +14,7 @@ from .declarations import Declared
 from .directory import Attribute
 from .formats import Format, Legacy
 from .http_profile import HttpProfile, compile_http
+from .leaks import LeakPolicy
 from .model import Ceiling
 from .rails import Rails
 from .sections import Sections
@@ -283,6 +284,8 @@ class Keyspace:
     so (DOORWARD_SERVE_STALE_FOR)."""
     fail_open: bool = True
     """Whether a caller may take ALLOW for an answer while no server can be asked, where it has asked for that."""
+    leak_policy: LeakPolicy = LeakPolicy.ALERT
+    """What becomes of a key whose text was found where it should not be."""
     rails: Rails = field(default_factory=Rails)
     declared: Declared = field(default_factory=Declared)
     """The attributes that conditions may read."""

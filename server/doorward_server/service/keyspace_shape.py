@@ -199,6 +199,11 @@ class DecisionLog(Shape):
     keep: Duration | None = None
 
 
+class Leaks(Shape):
+    policy: Literal["alert", "disable", "revoke"] = "alert"
+    """What becomes of a key whose text is reported to have been found."""
+
+
 class Route(Shape):
     match: Text
     """Method and path, e.g. GET /flows/{id}; a method * is any."""
@@ -265,6 +270,7 @@ class Document(Shape):
     """Checked and kept; nobody is told yet."""
     usage: Usage = Usage()
     decision_log: DecisionLog = DecisionLog()
+    leaks: Leaks = Leaks()
     routes: Annotated[list[Route], Field(max_length=1000)] = []
     """Which HTTP request asks for which action on which resource; checked and kept, not used yet."""
     tests: Annotated[list[Case], Field(max_length=1000)] = []

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from doorward_server.core.audit import ChainReport, StoredEvent
+
 from .limits import Charge
 from .store import Store
 from .tail import TailConnection
 from .values import (
-    ChainReport,
+    ChainBroken,
+    ChainPage,
     HeldVerifier,
     Imported,
     KeyspaceSnapshot,
@@ -14,13 +17,14 @@ from .values import (
     PrincipalSnapshot,
     Replica,
     Snapshot,
-    StoredEvent,
     StoredFacts,
     StoreNotReady,
     Written,
 )
 
 __all__ = [
+    "ChainBroken",
+    "ChainPage",
     "ChainReport",
     "Charge",
     "HeldVerifier",

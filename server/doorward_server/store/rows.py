@@ -153,6 +153,7 @@ EVENT = Rows(
     "event", "organization", "sequence", "at", "actor_organization", "actor_key", "actor_principal", "acting_for",
     "action", "target_type", "target", "before", "after", "note", "pepper", "hash",
 )  # fmt: skip
+CHECKPOINT = Rows("checkpoint", "organization", "sequence", "hash", "at", "pepper", "seal")
 PEPPER = Rows("pepper", "version", "canary", "state")
 REVISION = Rows("revision", "value", "nonce", "floor")
 CHANGES = Rows("changes", "revision", "kind", "organization", "name", "nonce")

@@ -13,9 +13,20 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
+from doorward_server.core.audit import ChainReport, EventFilter, StoredEvent
 from doorward_server.core.directory import Organization
 from doorward_server.core.holders import Holders
-from doorward_server.core.model import Event, Instant, Key, KeyFilter, Quotas, Replay, Sealed, StoredKeyspace, Use
+from doorward_server.core.model import (
+    Event,
+    Instant,
+    Key,
+    KeyFilter,
+    Quotas,
+    Replay,
+    Sealed,
+    StoredKeyspace,
+    Use,
+)
 from doorward_server.core.rails import ActiveLimit
 
 from . import (
@@ -32,6 +43,7 @@ from . import (
     stranding,
 )
 from .acknowledgements import kept_for
+from .audit_store import AuditStore
 from .changes import prune
 from .dialect import open_dialect
 from .directory_store import DirectoryStore
@@ -48,12 +60,10 @@ from .transaction import Transactions
 from .usage import UsageStore
 from .values import (
     About,
-    ChainReport,
     Imported,
     KeyspaceSnapshot,
     PrincipalSnapshot,
     Snapshot,
-    StoredEvent,
     StoredFacts,
     Written,
 )
@@ -74,6 +84,7 @@ class Store(DirectoryStore):
         self._seal = audit.Seal(audit_keys, pepper if callable(pepper) else lambda: pepper)
         transactions = Transactions(self._dialect, self._seal)
         super().__init__(transactions)
+        self.audit = AuditStore(transactions, self._seal)
         self.facts = FactStore(transactions)
         self.peppers = PepperStore(transactions)
         self.usage = UsageStore(transactions)
@@ -332,8 +343,8 @@ class Store(DirectoryStore):
 
     def list_events(self, organization: str, after_sequence: int, limit: int) -> list[StoredEvent]:
         """Return the organization's events, oldest first, behind the sequence *after_sequence*."""
-        return self._look(lambda tx: audit.list_events(tx, organization, after_sequence, limit))
+        return self.audit.list_some(organization, EventFilter(), after_sequence, limit, oldest_first=True).events
 
     def verify_chain(self, organization: str) -> ChainReport:
-        """Compute the organization's audit chain anew. Reads all of it; raises what *audit_keys* raises."""
-        return self._read(lambda tx: audit.verify(tx, self._seal, organization))
+        """Compute the organization's audit chain anew, page by page; raises what *audit_keys* raises."""
+        return self.audit.verify(organization)

@@ -1,14 +1,15 @@
-"""What the store answers besides the values of core, and the two errors that are its own."""
+"""What the store answers besides the values of core, and the errors that are its own."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from doorward_server.core.audit import ChainReport, HeadFound, Link
 from doorward_server.core.directory import Attributes
 from doorward_server.core.errors import DoorwardError
-from doorward_server.core.model import SECOND, Event, Instant, StoredKeyspace
+from doorward_server.core.model import SECOND, Instant, StoredKeyspace
 from doorward_server.core.records import PrincipalRecord, Record
 from doorward_server.core.verify import PepperState, Verifier
 
@@ -86,28 +87,15 @@ class KeyspaceSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredEvent:
-    """An event in its place in the organization's audit chain."""
+class ChainPage:
+    """What came of verifying a part of a chain."""
 
-    sequence: int
-    """From 1, without gaps."""
-    event: Event
-    pepper: int
-    """Version of the pepper whose audit key sealed it."""
-    hash: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class ChainReport:
-    """Whether an organization's audit chain is what was written."""
-
-    ok: bool
-    length: int
-    """Events that were written, by the chain's own count."""
-    head: bytes
-    """Hash of the last one; 32 zero bytes for an empty chain. Keep it elsewhere to notice a chain that was cut back."""
-    broken_at: int | None = None
-    """Sequence of the first event that is missing, changed or not where it belongs."""
+    link: Link | None
+    """The last event that holds; None: the chain is broken."""
+    report: ChainReport | None
+    """None: there are more events behind `link`."""
+    found: HeadFound | None
+    """If a head was looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +129,14 @@ class HeldVerifier:
 
 class LookupTaken(Exception):
     """The id or the lookup of a new key or secret is in use by chance: mint another and try again."""
+
+
+class ChainBroken(Exception):
+    """An audit chain is not what was written: the event *sequence* is missing, changed or not where it belongs."""
+
+    def __init__(self, sequence: int) -> None:
+        super().__init__(f"the audit chain is broken at event {sequence}")
+        self.sequence = sequence
 
 
 class StoreNotReady(Exception):

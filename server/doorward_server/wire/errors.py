@@ -35,6 +35,7 @@ STATUS: dict[type[DoorwardError], StatusCode] = {
     errors.Immutable: StatusCode.FAILED_PRECONDITION,
     errors.NotRecoverable: StatusCode.FAILED_PRECONDITION,
     errors.CountMismatch: StatusCode.FAILED_PRECONDITION,
+    errors.ChainIsBroken: StatusCode.FAILED_PRECONDITION,
     errors.TooManyActiveKeys: StatusCode.FAILED_PRECONDITION,
     errors.GroupCycle: StatusCode.FAILED_PRECONDITION,
     errors.KeysStranded: StatusCode.FAILED_PRECONDITION,

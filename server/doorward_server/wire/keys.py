@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 
 from doorward.v1 import keys_pb2 as pb
 from doorward_server.core.fields import Default
+from doorward_server.core.leaks import LeakOutcome
 from doorward_server.core.model import Key, KeyFilter
 from doorward_server.core.rails import ADVICE
 from doorward_server.service.batch_revoking import BatchRevokes
@@ -17,6 +18,7 @@ from doorward_server.service.catalog import Catalog
 from doorward_server.service.guard import Caller, Clock
 from doorward_server.service.importing import Imports
 from doorward_server.service.keys import Issued, Keys, Repeat
+from doorward_server.service.leaks import LeakReports
 from doorward_server.service.pool import Pool
 from doorward_server.service.revealing import Reveals
 from doorward_server.service.settings import NewKey
@@ -47,6 +49,7 @@ class KeyServicer:
         imports: Imports,
         batch_revokes: BatchRevokes,
         reveals: Reveals,
+        leaks: LeakReports,
         catalog: Catalog,
         management: Pool,
         clock: Clock,
@@ -55,6 +58,7 @@ class KeyServicer:
         self._imports = imports
         self._batch_revokes = batch_revokes
         self._reveals = reveals
+        self._leaks = leaks
         self._catalog = catalog
         self._management = management
         self._clock = clock
@@ -120,6 +124,16 @@ class KeyServicer:
             self._keys.revoke, caller, request.organization, request.id, request.reason
         )
         return pb.RevokeKeyResponse(key=await self._shown(written.value), revision=written.revision)
+
+    async def ReportLeak(self, request: pb.ReportLeakRequest, caller: Caller) -> pb.ReportLeakResponse:
+        reported = await self._leaks.report(caller, request.key, request.keyspace, request.found_in)
+        return pb.ReportLeakResponse(
+            outcome=pb.LeakOutcome.Value(f"LEAK_OUTCOME_{reported.outcome}"),
+            key_id=reported.key,
+            organization=reported.organization,
+            revision=reported.revision,
+            propagation=to_propagation(nothing_to_drop=reported.outcome is LeakOutcome.KEY_UNKNOWN),
+        )
 
     async def DeleteKey(self, request: pb.DeleteKeyRequest, caller: Caller) -> pb.DeleteKeyResponse:
         written = await self._management.run(self._keys.delete, caller, request.organization, request.id)
