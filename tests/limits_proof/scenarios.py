@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from random import Random
 
+from tests.chaos.history import boottime
 from tests.limits_proof.checker import Call, Limit, check, outcomes, units
 from tests.limits_proof.fleet import READ, WRITE, Caller, Crowd, Fleet
 
@@ -70,14 +71,14 @@ class Faults:
             self.done["kill"] += 1
 
 
-def sliding(fleet: Fleet, enough: Enough, seed: int, each: int = 3, units: int = 40) -> Report:
+def sliding(fleet: Fleet, enough: Enough, seed: int, patience: float = PATIENCE) -> Report:
     """Callers everywhere, in bursts, on a limit for each second and one for two: no interval has more than they say."""
-    limits = [Limit("second", units, SECOND), Limit("two", 3 * units // 2, 2 * SECOND)]
+    limits = [Limit("second", 40, SECOND), Limit("two", 60, 2 * SECOND)]
     held = fleet.key(_limits(**{it.name: f"limit: {it.units}, window: {it.window // SECOND}s" for it in limits}))
-    crowd, faults = Crowd(fleet, held, each), Faults(fleet, seed, 0.5)
+    crowd, faults = Crowd(fleet, held, 3), Faults(fleet, seed, 0.5)
     began = time.monotonic()
     crowd.ask_on(seed, (1, 1, 1, 2, 5))
-    while enough.lacks(crowd.calls, sum(faults.done.values())) and time.monotonic() < began + PATIENCE:
+    while enough.lacks(crowd.calls, sum(faults.done.values())) and time.monotonic() < began + patience:
         if sum(faults.done.values()) < enough.faults:
             faults.strike()
         else:
@@ -89,7 +90,7 @@ def sliding(fleet: Fleet, enough: Enough, seed: int, each: int = 3, units: int =
     return Report(wrong, crowd.calls, time.monotonic() - began, faults.done)
 
 
-def drains(fleet: Fleet, each: int = 3, most: int = 200, reads: int = 60) -> Report:
+def drains(fleet: Fleet, most: int = 200, reads: int = 60) -> Report:
     """All is drawn out of a limit and a narrower one, at all servers at once: the last unit is there, and no more.
 
     Their window is so long that no cell ends meanwhile. So nothing that is leased is lost, and what was refused by one
@@ -98,7 +99,7 @@ def drains(fleet: Fleet, each: int = 3, most: int = 200, reads: int = 60) -> Rep
     held = fleet.key(
         _limits(all=f"limit: {most}, window: 360d", reads=f"limit: {reads}, window: 360d, actions: ['{READ}']")
     )
-    crowd = Crowd(fleet, held, each)
+    crowd = Crowd(fleet, held, 3)
     began = time.monotonic()
     crowd.drain(3, 1, action=READ, refusals=5)
     crowd.drain(7, 2, 1, action=WRITE)
@@ -134,6 +135,25 @@ def edges(fleet: Fleet, window: int) -> Report:
     return Report([str(it) for it in check(calls, [limit])], calls, time.monotonic() - began)
 
 
+def full_load(fleet: Fleet, amount: int, window: int, seconds: float) -> tuple[Report, float]:
+    """Ask as fast as it goes, and return also which part of the limit was let through: over whole turns of it.
+
+    A limit that is always used up is so in turns of eleven cells.
+    """
+    limit = Limit("full", amount, window * SECOND)
+    crowd = Crowd(fleet, fleet.key(_limits(full=f"limit: {amount}, window: {window}s")), 3)
+    turn = 1.1 * window
+    turns = max(2, int(seconds / turn))
+    began = boottime()
+    crowd.ask_on(0, (1,), 0)
+    time.sleep(turn * (turns + 1.5))
+    crowd.close()
+    first, last = began + turn * SECOND, began + turn * (turns + 1) * SECOND
+    through = units(it for it in crowd.calls if first <= it.sent < last)
+    report = Report([str(it) for it in check(crowd.calls, [limit])], crowd.calls, turn * (turns + 1.5))
+    return report, through * window / (amount * turn * turns)
+
+
 def _limits(**windows: str) -> str:
     return "limits: {windows: {" + ", ".join(f"{name}: {{{it}}}" for name, it in windows.items()) + "}}"
 
@@ -141,11 +161,3 @@ def _limits(**windows: str) -> str:
 def _wait_until(moment: int) -> None:
     while (left := moment - time.time_ns()) > 0:
         time.sleep(left / SECOND)
-
-
-def rate(calls: list[Call], limit: Limit, skipped: int = 0) -> float:
-    """Return what was let through, in parts of what the limit would let through for all of that time."""
-    through = [it for it in calls if it.reason == "ALLOWED"]
-    began = min(it.sent for it in calls) + skipped
-    ended = max(it.answered for it in calls)
-    return units(it for it in through if it.sent >= began) * limit.window / (limit.units * (ended - began))
