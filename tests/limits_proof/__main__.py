@@ -19,7 +19,7 @@ from tests.chaos.fleet import ROOT
 from tests.limits_proof.fleet import fleet
 from tests.limits_proof.planting import look_for
 from tests.limits_proof.plants import PLANTS
-from tests.limits_proof.scenarios import Enough, Report, drains, edges, full_load, sliding
+from tests.limits_proof.scenarios import Enough, Report, drains, edges, full_load, killed, sliding
 
 SERVERS = (1, 2, 4)
 """At full load."""
@@ -49,6 +49,8 @@ def proven(backend: str, seed: int, much: int) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder, fleet(backend, Path(folder), max(SERVERS)) as made:
         for _ in range(5):
             yield row(backend, "the last unit, and no more", drains(made))
+        for turn in range(much):
+            yield row(backend, "drawn out while all servers are killed", killed(made, seed + turn))
         for window in (1, 2, 3, 5):
             yield row(backend, f"where cells of a window of {window} s meet", edges(made, window))
         report = sliding(made, Enough(100 * much, 100 * much, 2 * much), seed, PATIENCE * much)

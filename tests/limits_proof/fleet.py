@@ -178,8 +178,12 @@ class Crowd:
 
     def drain(self, *costs: int, action: str = READ, refusals: int = 1) -> None:
         """Have all ask until they are refused."""
-        self._begin(lambda caller, _: caller.drain(*costs, action=action, refusals=refusals))
+        self.begin_to_drain(*costs, action=action, refusals=refusals)
         self.join()
+
+    def begin_to_drain(self, *costs: int, action: str = READ, refusals: int = 1) -> None:
+        """As `drain`, but do not wait for it."""
+        self._begin(lambda caller, _: caller.drain(*costs, action=action, refusals=refusals))
 
     def ask_on(self, seed: int, costs: Sequence[int], longest_pause: float = 0.2) -> None:
         """Have all ask until they are told to stop, in bursts, each time for any of *costs*; pauses are in seconds."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from dataclasses import dataclass, field
 from random import Random
 
 from tests.chaos.history import boottime
-from tests.limits_proof.checker import Call, Limit, check, outcomes, units
+from tests.limits_proof.checker import UNANSWERED, Call, Limit, check, outcomes, units
 from tests.limits_proof.fleet import READ, WRITE, Caller, Crowd, Fleet
 
 PATIENCE = 60.0
@@ -133,6 +134,36 @@ def edges(fleet: Fleet, window: int) -> Report:
         caller.drain(90, 500, 100, 50, 10, 5, 1)
     caller.close()
     return Report([str(it) for it in check(calls, [limit])], calls, time.monotonic() - began)
+
+
+def killed(fleet: Fleet, seed: int, most: int = 400) -> Report:
+    """All is drawn out of a limit while one server after the other is killed: a kill costs what that one had leased.
+
+    That is less than a lease of one in eight of the limit and a call; and calls that were not answered may be charged.
+    """
+    crowd = Crowd(fleet, fleet.key(_limits(all=f"limit: {most}, window: 360d")), 3)
+    began, dice = time.monotonic(), Random(seed)
+    crowd.begin_to_drain(1)
+    starting = []
+    for number, seat in enumerate(fleet.seats, 1):
+        _until_admitted(crowd.calls, number * most // (len(fleet.seats) + 1))
+        time.sleep(dice.random() / 50)
+        seat.kill()
+        starting.append(threading.Thread(target=seat.start))
+        starting[-1].start()
+    for it in starting:
+        it.join()
+    crowd.close()
+    lost = len(fleet.seats) * (most // 8 + 1) + units(crowd.calls, UNANSWERED)
+    got = units(crowd.calls)
+    wrong = [] if most - lost <= got <= most else [f"got {got} of {most} units, of which {lost} may be lost"]
+    return Report(wrong, crowd.calls, time.monotonic() - began, {"kill": len(fleet.seats)})
+
+
+def _until_admitted(calls: list[Call], wanted: int) -> None:
+    end = time.monotonic() + PATIENCE
+    while units(list(calls)) < wanted and time.monotonic() < end:
+        time.sleep(0.001)
 
 
 def full_load(fleet: Fleet, amount: int, window: int, seconds: float) -> tuple[Report, float]:

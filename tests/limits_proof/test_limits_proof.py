@@ -36,6 +36,11 @@ def test_where_cells_meet_windows_do_not_add_up(two: Fleet) -> None:
 
 
 @pytest.mark.timeout(300)
+def test_a_kill_costs_what_was_leased_and_gives_nothing_back(two: Fleet) -> None:
+    assert scenarios.killed(two, SEED).wrong == []
+
+
+@pytest.mark.timeout(300)
 def test_no_interval_has_more_than_the_limit_while_servers_are_killed_and_stopped(two: Fleet) -> None:
     report = scenarios.sliding(two, Enough(admitted=150, refused=50, faults=2), SEED)
     assert report.wrong == []
