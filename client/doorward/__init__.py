@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from doorward.config import TLS
+from doorward.config import TLS, Cache
 from doorward.decision import (
     AccessibleResources,
     AllowedActions,
@@ -119,6 +119,7 @@ __all__ = [
     "AsyncClient",
     "Binding",
     "BuiltIn",
+    "Cache",
     "CacheInfo",
     "CallFailed",
     "CallerForbidden",

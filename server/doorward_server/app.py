@@ -40,6 +40,7 @@ from doorward_server.service.mint import Mint
 from doorward_server.service.peppers import Keyring, PepperProblem, Ring, check_peppers, make_ring, read_ring
 from doorward_server.service.pool import Pool
 from doorward_server.service.proving import Prover
+from doorward_server.service.recognizing import Recognition
 from doorward_server.service.replica import BEAT_SECONDS, Membership
 from doorward_server.service.revealing import Reveals
 from doorward_server.service.roles import Roles
@@ -138,12 +139,15 @@ class App:
     async def start(self, *, shares_port: bool = False) -> int:
         """Bind, register, follow the change log, serve, and return the port, which other workers may share.
 
-        Raises BindFailed, PepperProblem, StoreUnavailable; OSError for the metrics' port or a missing PEM file.
+        Raises BindFailed, TransportMissing, PepperProblem, StoreUnavailable; OSError for the metrics' port or a missing
+        PEM file.
         """
         self._stopped = False
         self._health = health.aio.HealthServicer()
         self._gate = Gate(self.authorizer, self.metrics, QUIET, self.waiting.wait)
-        self._server = make_server(self._gate, self.servicers, self._health, shares_port=shares_port)
+        self._server = make_server(
+            self._gate, self.servicers, self._health, transport=self.config.transport, shares_port=shares_port
+        )
         port = bind(self._server, self.config.listen, _tls(self.config))
         self.metrics_port: int | None = None
         self._stop_metrics: Callable[[], None] = lambda: None
@@ -307,8 +311,8 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     freshness = Freshness(reads, keyring.current.lookup, boot)
     finder = Finder(store, catalog, keyring.current.lookup, prover, freshness)
     limits = Pool("limits", threads=1, backlog=8)  # one batch at a time, which nothing else holds up
-    limiter = Limiter(store, limits, clock, boot)
-    authorizer = Authorizer(finder, guard, uses, telling, limiter, clock)
+    recognition, limiter = Recognition(freshness, keyring, random(32)), Limiter(store, limits, clock, boot)
+    authorizer = Authorizer(finder, guard, recognition, uses, telling, limiter, clock)
     stale = round(config.serve_stale_for * SECOND)
     membership = Membership(store, keyring, config.peppers, clock, partial(new_id, "replica", random), stale)
     lease = _follow(store, membership, freshness, catalog, guard, metrics, waits, uses, counting, clock)

@@ -13,6 +13,12 @@ from tests.wire.serving import Server, serving
 from tests.wire.tenants import Tenant, new_tenant
 
 
+@pytest.fixture(scope="module")
+def transport() -> str:
+    """Who speaks HTTP/2 in this module's servers."""
+    return "grpcio"
+
+
 @pytest.fixture(scope="module", params=databases.BACKENDS)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A furnished server on a store of either kind."""

@@ -1,11 +1,11 @@
 """What every call passes: a deadline, the caller's key, its message, the error table, the counters.
 
-A servicer is a plain class with one method for each RPC, `async (request, caller) -> response`; it never sees the
-transport. Where the caller streams, `request` is the iterator of its messages, and there is no deadline but its own.
-Where both do, the method is an async generator over pairs of a message and its caller, who is authenticated anew with
-each. Where the server alone does, it is an async generator that is given a message and its caller; who does not read
-what it yields is not waited for, and one without end must end when the server stops. An answer that says how far a
-change has come is held back until it has: here, so that no change is forgotten.
+A servicer is a plain class with one method for each RPC, `async (request, caller) -> response`, a message or its bytes;
+it never sees the transport. Where the caller streams, `request` is the iterator of its messages, and there is no
+deadline but its own. Where both do, the method is an async generator over pairs of a message and its caller, who is
+authenticated anew with each. Where the server alone does, it is an async generator that is given a message and its
+caller; who does not read what it yields is not waited for, and one without end must end when the server stops. An
+answer that says how far a change has come is held back until it has: here, so that no change is forgotten.
 `Gate.guarded` turns it into what grpcio calls. An RPC without such a method stops the start, and an answer that nobody
 asked the guard about is a defect, not an answer. Bytes become messages here, not in grpcio: whoever has no key gets
 nothing parsed, and what is no message is an error with a reason.
@@ -16,14 +16,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import sys
 import time
 import traceback
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+import types
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from functools import lru_cache, partial
 from ipaddress import ip_address
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import unquote
 
 import grpc
@@ -51,6 +53,8 @@ from doorward_server.wire.metrics import Metrics
 
 DEFAULT_DEADLINE = 10.0
 """Seconds that a call without a deadline gets."""
+NEVER = float(sys.maxsize)
+"""Seconds that a context says are left where there is no deadline, if it does not say None (grpcio has both)."""
 MAX_CALLS = 1000
 """Unary calls that run at the same time. The pools of `app.build` hold some 800 pieces of work together; what came
 beyond would wait for the event loop alone, with its message in memory, until nobody waits for the answer any more."""
@@ -70,7 +74,8 @@ ACTING_FOR = "doorward-acting-for"
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Telling = Callable[[Any, Context], Awaitable[None]]
-Method = Callable[[Any, Caller], Awaitable[Any]]
+T = TypeVar("T")
+Method = Callable[[Any, Caller], Coroutine[Any, Any, Any]]
 Conversation = Callable[[AsyncIterator[tuple[Any, Caller]]], AsyncGenerator[Any, None]]
 Feed = Callable[[Any, Caller], AsyncGenerator[Any, None]]
 Spread = Callable[[int | None], Awaitable[Outcome]]
@@ -81,7 +86,7 @@ PROPAGATIONS = {outcome: freshness_pb2.Propagation.Value(f"PROPAGATION_{outcome}
 log = structlog.get_logger("doorward")
 
 
-class Kind(Enum):
+class Kind(StrEnum):
     """Kinds of calls by who streams, each with places of its own."""
 
     UNARY = "nobody"
@@ -91,12 +96,13 @@ class Kind(Enum):
 
 
 def _places(kind: Kind) -> int:
-    return {
-        Kind.UNARY: MAX_CALLS,
-        Kind.STREAM: MAX_STREAMS,
-        Kind.FEED: MAX_FEEDS,
-        Kind.CONVERSATION: MAX_CONVERSATIONS,
-    }[kind]
+    if kind is Kind.UNARY:
+        return MAX_CALLS
+    return {Kind.STREAM: MAX_STREAMS, Kind.FEED: MAX_FEEDS, Kind.CONVERSATION: MAX_CONVERSATIONS}[kind]
+
+
+class _TooLate(Exception):
+    """A call without a deadline took as long as such a call may."""
 
 
 @dataclass(slots=True)
@@ -148,37 +154,43 @@ class Gate:
         if rpc.server_streaming:
             return grpc.unary_stream_rpc_method_handler(self._feed(name, method, parse), None, written)  # type: ignore[arg-type]  # one that streams answers is a Feed
         changes = "propagation" in rpc.output_type.fields_by_name
-        call = self._wrap(name, method, streams, changes, partial(_stream if streams else _parsed, parse))
+        call = self._wrap(name, method, streams, changes, partial(_stream if streams else _parsed, parse), written)
         handler = grpc.stream_unary_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
-        return handler(call, None, written)
+        return handler(call, None, None)
 
     def _wrap(
-        self, name: str, method: Method, streams: bool, changes: bool, parse: Callable[[Any], Any]
+        self,
+        name: str,
+        method: Method,
+        streams: bool,
+        changes: bool,
+        parse: Callable[[Any], Any],
+        write: Callable[[Any], bytes],
     ) -> Callable[[Any, Context], Awaitable[Any]]:
         count, quiet, kind = self._metrics.handled, name in self._quiet, Kind.STREAM if streams else Kind.UNARY
+        within = _unbounded if streams else _bounded
+
+        async def answer(received: Any, context: Context, who: list[Caller]) -> bytes:
+            caller = await self._caller(context)
+            who.append(caller)
+            request = parse(received)
+            response = await (self._changed(method, request, caller) if changes else method(request, caller))
+            if not caller.checked:
+                raise RuntimeError(f"{name} answered without asking the guard")
+            return response if isinstance(response, bytes) else write(response)
 
         async def call(received: Any, context: Context) -> Any:
-            started = time.perf_counter()
-            caller: Caller | None = None
-            code = grpc.StatusCode.OK
-            left = cast("float | None", context.time_remaining())  # None without a deadline, whatever the stubs say
-            deadline = asyncio.timeout(DEFAULT_DEADLINE if left is None and not streams else None)
-            entered = False
+            started, code, entered = time.perf_counter(), grpc.StatusCode.OK, False
+            who: list[Caller] = []
             try:
                 self._enter(kind)
                 entered = True
-                async with deadline:
-                    caller = await self._caller(context)
-                    request = parse(received)
-                    response = await (self._changed(method, request, caller) if changes else method(request, caller))
-                if not caller.checked:
-                    raise RuntimeError(f"{name} answered without asking the guard")
-                return response
+                return await within(answer(received, context, who), context)
             except asyncio.CancelledError:
                 code = grpc.StatusCode.CANCELLED
                 raise
             except Exception as raised:  # noqa: BLE001  # an exception that leaves the handler leaks in grpcio
-                if isinstance(raised, TimeoutError) and deadline.expired():
+                if isinstance(raised, _TooLate):
                     code = grpc.StatusCode.DEADLINE_EXCEEDED
                     await context.abort(
                         code, f"No answer within {DEFAULT_DEADLINE:.0f} s, the deadline of calls without one."
@@ -192,7 +204,7 @@ class Gate:
                 seconds = time.perf_counter() - started
                 count(name, code, seconds)
                 if not quiet:
-                    _log_call(name, code, seconds, caller)
+                    _log_call(name, code, seconds, who[0] if who else None)
 
         return call
 
@@ -301,6 +313,46 @@ class Gate:
 
 async def _abort(context: Context, error: DoorwardError, code: grpc.StatusCode) -> None:
     await context.abort(code, message_of(error), (("grpc-status-details-bin", details_of(error)),))
+
+
+async def _bounded(work: Coroutine[Any, Any, T], context: Context) -> T:
+    """Return what *work* returns. Raises _TooLate if a call without a deadline takes too long.
+
+    Setting a timer costs more than a decision. So *work* is begun without one: most of it finds all that it needs in
+    memory and never waits.
+    """
+    try:
+        waits_for = work.send(None)
+    except StopIteration as done:
+        return cast(T, done.value)
+    left = cast("float | None", context.time_remaining())  # None without a deadline, whatever the stubs say
+    deadline = asyncio.timeout(DEFAULT_DEADLINE if left is None or left >= NEVER else None)
+    try:
+        async with deadline:
+            return await _resumed(work, waits_for)
+    except TimeoutError:
+        if deadline.expired():
+            raise _TooLate from None
+        raise
+
+
+async def _unbounded(work: Awaitable[T], _context: object) -> T:
+    return await work
+
+
+@types.coroutine
+def _resumed(work: Coroutine[Any, Any, T], waits_for: object) -> Generator[object, Any, T]:
+    """Go on with *work*, which was begun by hand and waits for something, until it returns."""
+    try:
+        while True:
+            try:
+                sent = yield waits_for
+            except BaseException as raised:  # noqa: BLE001  # a cancellation, too, is for the work
+                waits_for = work.throw(raised)
+            else:
+                waits_for = work.send(sent)
+    except StopIteration as done:
+        return cast(T, done.value)
 
 
 async def _write(context: Context, answer: Any) -> None:
