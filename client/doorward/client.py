@@ -30,13 +30,14 @@ from doorward.calls import (
     keys,
     keyspaces,
     listing,
+    usage,
 )
 from doorward.calls.authz import Deciding
 from doorward.channels import aio_pool, sync_pool
 from doorward.decision import Decision
 from doorward.errors import CallFailed, Internal, Unavailable
 from doorward.keeping import LeasedByTask, LeasedByThread
-from doorward.methods import acall, adecided, alisted, astream, call, decided, listed, stream
+from doorward.methods import acall, adecided, afeed, alisted, astream, call, decided, feed, listed, stream
 
 
 class Client(Caller[grpc.Channel]):
@@ -111,6 +112,10 @@ class Client(Caller[grpc.Channel]):
     get_keyspace = call(keyspaces.get_keyspace)
     list_keyspaces = listed(keyspaces.list_keyspaces)
     get_json_web_key_set = call(keyspaces.get_json_web_key_set)
+
+    get_usage = call(usage.get_usage)
+    export_usage = feed(usage.export_usage)
+    list_decisions = listed(usage.list_decisions)
 
     def wait_until_ready(self, timeout: float) -> None:
         """Open every connection, waiting until the server is there. For start-up: calls themselves fail at once.
@@ -258,6 +263,10 @@ class AsyncClient(Caller[grpc.aio.Channel]):
     get_keyspace = acall(keyspaces.get_keyspace)
     list_keyspaces = alisted(keyspaces.list_keyspaces)
     get_json_web_key_set = acall(keyspaces.get_json_web_key_set)
+
+    get_usage = acall(usage.get_usage)
+    export_usage = afeed(usage.export_usage)
+    list_decisions = alisted(usage.list_decisions)
 
     async def wait_until_ready(self, timeout: float) -> None:  # noqa: ASYNC109  # as Client has it
         """Open every connection, waiting until the server is there. For start-up: calls themselves fail at once.

@@ -42,6 +42,8 @@ from doorward_server.service.pool import Pool
 from doorward_server.service.proving import Prover
 from doorward_server.service.recognizing import Recognition
 from doorward_server.service.replica import BEAT_SECONDS, Membership
+from doorward_server.service.reports import Reports
+from doorward_server.service.retention import Retention
 from doorward_server.service.revealing import Reveals
 from doorward_server.service.roles import Roles
 from doorward_server.service.tailing import Tailing
@@ -57,6 +59,7 @@ from doorward_server.wire.keyspaces import KeyspaceServicer
 from doorward_server.wire.metrics import Metrics
 from doorward_server.wire.scraping import serve_metrics
 from doorward_server.wire.server import QUIET, Servicers, Tls, bind, make_server, set_health
+from doorward_server.wire.usage import UsageServicer
 
 log = structlog.get_logger("doorward")
 FLUSH_SECONDS = 1.0
@@ -124,6 +127,7 @@ class App:
     uses: LastUse
     counting: Counting
     recorder: Recorder
+    retention: Retention
     metrics: Metrics
     membership: Membership
     freshness: Freshness
@@ -143,6 +147,7 @@ class App:
         PEM file.
         """
         self._stopped = False
+        self._dropped = (0, 0)
         self._health = health.aio.HealthServicer()
         self._gate = Gate(self.authorizer, self.metrics, QUIET, self.waiting.wait)
         self._server = make_server(
@@ -169,6 +174,7 @@ class App:
         await set_health(self._health, serving=True)
         keep = (
             self._keep_flushing(),
+            self._keep_recording(),
             self._watch_lease(),
             self._keep_beating(),
             self._keep_expiring(),
@@ -230,8 +236,19 @@ class App:
                     await self.uses.due.wait()
             await _attempt(self.uses.flush, "last uses wait for the next flush")
             await _attempt(self.counting.flush, "usage waits for the next flush")
-            await _attempt(self.recorder.flush, "sampled decisions wait for the next flush")
+            self._tell_dropped()
             await asyncio.sleep(FLUSH_SECONDS / 10)
+
+    async def _keep_recording(self) -> None:
+        while True:  # apart from the others: whoever should read standard output may not
+            await asyncio.sleep(FLUSH_SECONDS)
+            await _attempt(self.recorder.flush, "sampled decisions wait for the next flush")
+
+    def _tell_dropped(self) -> None:
+        dropped = self.counting.dropped, self.recorder.dropped
+        if dropped != self._dropped:
+            self._dropped = dropped
+            log.error("usage is not whole: the store was away for too long", decisions=dropped[0], records=dropped[1])
 
     async def _keep_beating(self) -> None:
         while True:
@@ -261,6 +278,8 @@ class App:
         while await management.run(self.store.prune_changes):
             pass
         while await management.run(self.store.limits.prune, self.clock()):
+            pass
+        while await management.run(self.retention.sweep, self.clock()):
             pass
 
     async def _say(self, ready: bool) -> None:
@@ -300,11 +319,10 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     catalog = Catalog(store)
     guard, uses, metrics = Guard(store, catalog, clock), LastUse(store, management), Metrics()
     counting = Counting(store, catalog, management, clock, new_id("usage", random))
-    recording = Pool(
-        "recording", threads=1, backlog=64
-    )  # what is recorded before it is answered waits for nothing else
+    recording = Pool("recording", threads=1, backlog=64)  # answers wait for what is done here
     chance = dice.Random(random(8)).random  # noqa: S311  # which ALLOWs are recorded is no secret
     recorder = Recorder(store, LogFile(config.decisions), to_stdout, recording, chance)
+    metrics.watch_losses(lambda: (counting.dropped, recorder.dropped))
     telling = Telling(counting, recorder, new_id("d", random) + "-")
     prover = Prover(store, keyring, slow, penalty, management, clock, random(32))
     waits = Pool("waits", threads=1, backlog=8)  # one look at a time: those who wait share it
@@ -330,9 +348,10 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
         authz=AuthzServicer(authorizer, Explainer(Asking(finder, guard), clock), lease.leasing, metrics),
         directory=DirectoryServicer(directory, roles, Facts(store, catalog, guard, quotas, clock), management),
         keyspaces=KeyspaceServicer(keyspaces, management),
+        usage=UsageServicer(Reports(store, guard, clock), management),
     )
     pools = (reads, management, slow, penalty, hashing, waits, recording, limits)
-    services = (keys, directory, roles, keyspaces, authorizer, uses, counting, recorder)
+    services = (keys, directory, roles, keyspaces, authorizer, uses, counting, recorder, Retention(store, catalog))
     return App(config, store, *services, metrics, *lease, Expiring(store), clock, pools, servicers)
 
 

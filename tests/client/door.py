@@ -23,6 +23,8 @@ from doorward.v1 import (
     keys_pb2_grpc,
     keyspaces_pb2,
     keyspaces_pb2_grpc,
+    usage_pb2,
+    usage_pb2_grpc,
 )
 
 KEY = "dw_live_0123456789abcdefghijklmnopqrstuvwxyzABCD"
@@ -91,6 +93,14 @@ class Door:
         """Give these answers to the next calls of an RPC; the last one to all after them, too."""
         self.answers[rpc] = list(answers)
 
+    def feed(self, rpc: str, empty: Message, request: Any, context: grpc.ServicerContext) -> Iterator[Message]:
+        """Give all answers of an RPC, one after the other."""
+        while True:
+            more = len(self.answers[rpc]) > 1
+            yield self.answer(rpc, empty, request, context)
+            if not more:
+                return
+
     def answer(self, rpc: str, empty: Message, request: Any, context: grpc.ServicerContext) -> Message:
         script = self.answers[rpc]
         answer: Answer = (script.pop(0) if len(script) > 1 else script[0]) if script else empty
@@ -109,8 +119,10 @@ def _servicer(door: Door, base: type, file: Any) -> Any:
     """Return a servicer of a generated base class whose every RPC asks the door; a stream is a list by then."""
     service = file.DESCRIPTOR.services_by_name[base.__name__.removesuffix("Servicer")]
 
-    def handler(method: Any) -> Callable[..., Message]:
+    def handler(method: Any) -> Callable[..., Any]:
         empty = getattr(file, method.output_type.name)()
+        if method.server_streaming and not method.client_streaming:
+            return lambda self, request, context: door.feed(method.name, empty, request, context)
         return lambda self, request, context: door.answer(method.name, empty, request, context)
 
     return type(base.__name__, (base,), {method.name: handler(method) for method in service.methods})()
@@ -130,6 +142,9 @@ def opened(credentials: grpc.ServerCredentials | None = None) -> Iterator[Door]:
     keys_pb2_grpc.add_KeyServiceServicer_to_server(_servicer(door, keys_pb2_grpc.KeyServiceServicer, keys_pb2), server)
     keyspaces_pb2_grpc.add_KeyspaceServiceServicer_to_server(
         _servicer(door, keyspaces_pb2_grpc.KeyspaceServiceServicer, keyspaces_pb2), server
+    )
+    usage_pb2_grpc.add_UsageServiceServicer_to_server(
+        _servicer(door, usage_pb2_grpc.UsageServiceServicer, usage_pb2), server
     )
     address = "127.0.0.1:0"
     door.port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)

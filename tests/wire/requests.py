@@ -13,6 +13,7 @@ from doorward.v1 import authz_pb2 as authz
 from doorward.v1 import directory_pb2 as directory
 from doorward.v1 import keys_pb2 as keys
 from doorward.v1 import keyspaces_pb2 as keyspaces
+from doorward.v1 import usage_pb2 as usage
 from tests.wire.serving import example, unique
 from tests.wire.tenants import Tenant, new_tenant, question
 
@@ -112,6 +113,10 @@ roles:
   guest: {rules: [{actions: ["boards:read"]}]}
 """
 """A keyspace that declares relations, parents and attributes. Its keys can be granted freely: no owner limits them."""
+
+
+def _used(t: Tenant) -> usage.UsageScope:
+    return usage.UsageScope(organization=t.id, key_id=t.key().id)
 
 
 def at_desk(t: Tenant, **fields: Any) -> dict[str, Any]:
@@ -259,6 +264,13 @@ REQUESTS: dict[str, Row] = {
         "keyspaces:get", lambda _: keyspaces.GetJsonWebKeySetRequest(name="aiia"), "name", operator=True
     ),
     "TestKeyspace": Row("keyspaces:get", lambda _: keyspaces.TestKeyspaceRequest(name="aiia"), "name", operator=True),
+    "GetUsage": Row("usage:get", lambda t: usage.GetUsageRequest(scope=_used(t)), "scope.key_id"),
+    "ExportUsage": Row(
+        "usage:get",
+        lambda t: usage.ExportUsageRequest(scope=_used(t), format=usage.EXPORT_FORMAT_CSV),
+        "scope.key_id",
+    ),
+    "ListDecisions": Row("decisions:list", lambda t: usage.ListDecisionsRequest(scope=_used(t)), "scope.key_id"),
     "ListKeyspaces": Row("keyspaces:list", lambda _: keyspaces.ListKeyspacesRequest(), operator=True),
 }
 """By the name of the RPC. An RPC without a row here fails the matrix test."""

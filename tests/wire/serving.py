@@ -29,6 +29,7 @@ from doorward.v1 import (
     keys_pb2_grpc,
     keyspaces_pb2,
     keyspaces_pb2_grpc,
+    usage_pb2_grpc,
 )
 from doorward_server import logs
 from doorward_server.app import App, build, opened
@@ -97,7 +98,7 @@ class _As(
 
 
 class Api:
-    """The four services, called with some metadata."""
+    """The services, called with some metadata."""
 
     def __init__(self, channel: grpc.Channel, metadata: list[tuple[str, str]]) -> None:
         dressed = grpc.intercept_channel(channel, _As(metadata))
@@ -105,6 +106,7 @@ class Api:
         self.authz = authz_pb2_grpc.AuthzServiceStub(dressed)
         self.directory = directory_pb2_grpc.DirectoryServiceStub(dressed)
         self.keyspaces = keyspaces_pb2_grpc.KeyspaceServiceStub(dressed)
+        self.usage = usage_pb2_grpc.UsageServiceStub(dressed)
 
     def stub(self, service: str) -> Any:
         """The stub of a service by its name in the contract."""
@@ -113,6 +115,7 @@ class Api:
             "AuthzService": self.authz,
             "DirectoryService": self.directory,
             "KeyspaceService": self.keyspaces,
+            "UsageService": self.usage,
         }[service]
 
 

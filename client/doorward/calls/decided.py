@@ -75,6 +75,7 @@ def _decided(
         http=http_of(outcome),
         limits=tuple(map(_limit, limits)),
         error=error,
+        id=outcome.decision_id,
     )
 
 

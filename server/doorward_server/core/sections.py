@@ -23,7 +23,8 @@
       to: [store]                     # store, file, stdout; default: [store] for all, else [stdout]
       keep: 90d                       # in the store; default: 90d
 
-All of it is checked when the file is applied. How limits count: `limits`.
+All of it is checked when the file is applied. How limits count: `limits`; usage is kept and decisions are recorded by
+`service.retention` and `service.decision_log`; alerts are for a later version.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class DecisionLog:
 
 @dataclass(frozen=True, slots=True)
 class Sections:
-    """All of it: checked and kept, for a later version to act on."""
+    """All of it, checked."""
 
     limits: Limits = field(default_factory=Limits)
     alerts: tuple[Alert, ...] = ()

@@ -58,8 +58,8 @@ class AuthzServicer:
         answers = await self._authorizer.batch_authorize(caller, read_ask(request), items)
         return pb.BatchAuthorizeResponse(
             results=[
-                self._result(answers.keyspace, decision, limits)
-                for decision, limits in zip(answers.decisions, answers.limits, strict=True)
+                self._result(answers.keyspace, decision, id, limits)
+                for decision, id, limits in zip(answers.decisions, answers.ids, answers.limits, strict=True)
             ],
             identity=to_identity(answers.subject, answers.keyspace, answers.api_version),
             revision=answers.revision,
@@ -69,7 +69,7 @@ class AuthzServicer:
         ask = read_ask(request) if request.WhichOneof("credential") else None
         answer = await self._authorizer.introspect(caller, ask)
         outcome = pb.DECISION_ALLOW if answer.decision.allowed else pb.DECISION_DENY
-        return pb.IntrospectResponse(decision=outcome, **to_verdict(answer))
+        return pb.IntrospectResponse(decision=outcome, decision_id=answer.id, **to_verdict(answer))
 
     async def ExplainAuthorization(
         self, request: pb.ExplainAuthorizationRequest, caller: Caller
@@ -114,7 +114,7 @@ class AuthzServicer:
                 yield _told(it)
 
     def _result(
-        self, keyspace: Keyspace, decision: Decision | DoorwardError, limits: tuple[Status, ...] = ()
+        self, keyspace: Keyspace, decision: Decision | DoorwardError, id: str, limits: tuple[Status, ...] = ()
     ) -> pb.BatchAuthorizeResult:
         if isinstance(decision, DoorwardError):
             code = code_of(decision).value[0]
@@ -123,7 +123,7 @@ class AuthzServicer:
             )
             return pb.BatchAuthorizeResult(error=error)
         self._metrics.decided(keyspace.name, decision.reason)
-        return pb.BatchAuthorizeResult(**to_decision(decision, keyspace, limits))
+        return pb.BatchAuthorizeResult(**to_decision(decision, keyspace, limits), decision_id=id)
 
 
 async def _pings(messages: AsyncIterator[tuple[pb.LeaseRequest, Caller]]) -> AsyncIterator[tuple[Ping, Caller]]:

@@ -33,7 +33,7 @@ def to_response(answer: Answer) -> bytes:
     decision, keyspace, match = answer.decision, answer.keyspace, answer.decision.match
     reason = decision.reason
     http = keyspace.http.answer(reason, MESSAGES[reason], decision.missing)
-    rest = pb.AuthorizeResponse(depends_on=answer.depends_on)
+    rest = pb.AuthorizeResponse(decision_id=answer.id, depends_on=answer.depends_on)
     if answer.limits:
         rest.limits.extend(map(_to_status, answer.limits))
         rest.http.headers.extend(pb.HttpHeader(name=name, value=value) for name, value in limit_headers(answer.limits))

@@ -16,16 +16,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import sys
 import time
 import traceback
-import types
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache, partial
 from ipaddress import ip_address
-from typing import Any, TypeVar, cast
+from typing import Any
 from urllib.parse import unquote
 
 import grpc
@@ -48,13 +46,12 @@ from doorward_server.core.freshness import Outcome
 from doorward_server.core.subject import Address
 from doorward_server.service.authorizing import Authorizer
 from doorward_server.service.guard import Caller
+from doorward_server.wire.deadlines import TooLate, bounded, unbounded
 from doorward_server.wire.errors import STATUS, code_of, details_of, message_of
 from doorward_server.wire.metrics import Metrics
 
 DEFAULT_DEADLINE = 10.0
 """Seconds that a call without a deadline gets."""
-NEVER = float(sys.maxsize)
-"""Seconds that a context says are left where there is no deadline, if it does not say None (grpcio has both)."""
 MAX_CALLS = 1000
 """Unary calls that run at the same time. The pools of `app.build` hold some 800 pieces of work together; what came
 beyond would wait for the event loop alone, with its message in memory, until nobody waits for the answer any more."""
@@ -74,7 +71,6 @@ ACTING_FOR = "doorward-acting-for"
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Telling = Callable[[Any, Context], Awaitable[None]]
-T = TypeVar("T")
 Method = Callable[[Any, Caller], Coroutine[Any, Any, Any]]
 Conversation = Callable[[AsyncIterator[tuple[Any, Caller]]], AsyncGenerator[Any, None]]
 Feed = Callable[[Any, Caller], AsyncGenerator[Any, None]]
@@ -99,10 +95,6 @@ def _places(kind: Kind) -> int:
     if kind is Kind.UNARY:
         return MAX_CALLS
     return {Kind.STREAM: MAX_STREAMS, Kind.FEED: MAX_FEEDS, Kind.CONVERSATION: MAX_CONVERSATIONS}[kind]
-
-
-class _TooLate(Exception):
-    """A call without a deadline took as long as such a call may."""
 
 
 @dataclass(slots=True)
@@ -135,7 +127,8 @@ class Gate:
     @property
     def is_idle(self) -> bool:
         """Whether no call is running, but for conversations, which end when the server does."""
-        return not any(count for kind, count in self._running.items() if kind is not Kind.CONVERSATION)
+        running = self._running
+        return not (running[Kind.UNARY] or running[Kind.STREAM] or running[Kind.FEED])
 
     async def idle(self) -> None:
         """Wait until `is_idle`."""
@@ -168,7 +161,7 @@ class Gate:
         write: Callable[[Any], bytes],
     ) -> Callable[[Any, Context], Awaitable[Any]]:
         count, quiet, kind = self._metrics.handled, name in self._quiet, Kind.STREAM if streams else Kind.UNARY
-        within = _unbounded if streams else _bounded
+        within = unbounded if streams else bounded
 
         async def answer(received: Any, context: Context, who: list[Caller]) -> bytes:
             caller = await self._caller(context)
@@ -185,12 +178,12 @@ class Gate:
             try:
                 self._enter(kind)
                 entered = True
-                return await within(answer(received, context, who), context)
+                return await within(answer(received, context, who), context, DEFAULT_DEADLINE)
             except asyncio.CancelledError:
                 code = grpc.StatusCode.CANCELLED
                 raise
             except Exception as raised:  # noqa: BLE001  # an exception that leaves the handler leaks in grpcio
-                if isinstance(raised, _TooLate):
+                if isinstance(raised, TooLate):
                     code = grpc.StatusCode.DEADLINE_EXCEEDED
                     await context.abort(
                         code, f"No answer within {DEFAULT_DEADLINE:.0f} s, the deadline of calls without one."
@@ -313,46 +306,6 @@ class Gate:
 
 async def _abort(context: Context, error: DoorwardError, code: grpc.StatusCode) -> None:
     await context.abort(code, message_of(error), (("grpc-status-details-bin", details_of(error)),))
-
-
-async def _bounded(work: Coroutine[Any, Any, T], context: Context) -> T:
-    """Return what *work* returns. Raises _TooLate if a call without a deadline takes too long.
-
-    Setting a timer costs more than a decision. So *work* is begun without one: most of it finds all that it needs in
-    memory and never waits.
-    """
-    try:
-        waits_for = work.send(None)
-    except StopIteration as done:
-        return cast(T, done.value)
-    left = cast("float | None", context.time_remaining())  # None without a deadline, whatever the stubs say
-    deadline = asyncio.timeout(DEFAULT_DEADLINE if left is None or left >= NEVER else None)
-    try:
-        async with deadline:
-            return await _resumed(work, waits_for)
-    except TimeoutError:
-        if deadline.expired():
-            raise _TooLate from None
-        raise
-
-
-async def _unbounded(work: Awaitable[T], _context: object) -> T:
-    return await work
-
-
-@types.coroutine
-def _resumed(work: Coroutine[Any, Any, T], waits_for: object) -> Generator[object, Any, T]:
-    """Go on with *work*, which was begun by hand and waits for something, until it returns."""
-    try:
-        while True:
-            try:
-                sent = yield waits_for
-            except BaseException as raised:  # noqa: BLE001  # a cancellation, too, is for the work
-                waits_for = work.throw(raised)
-            else:
-                waits_for = work.send(sent)
-    except StopIteration as done:
-        return cast(T, done.value)
 
 
 async def _write(context: Context, answer: Any) -> None:

@@ -10,7 +10,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from doorward.v1 import authz_pb2, directory_pb2, keys_pb2, keyspaces_pb2
+from doorward.v1 import authz_pb2, directory_pb2, keys_pb2, keyspaces_pb2, usage_pb2
 from doorward_server.wire.gate import Gate
 
 SERVICES = tuple(
@@ -20,6 +20,7 @@ SERVICES = tuple(
         (authz_pb2, "AuthzService"),
         (directory_pb2, "DirectoryService"),
         (keyspaces_pb2, "KeyspaceService"),
+        (usage_pb2, "UsageService"),
     )
 )
 QUIET = frozenset(
@@ -54,6 +55,7 @@ class Servicers:
     authz: object
     directory: object
     keyspaces: object
+    usage: object
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def make_server(
     take half of the calls.
     """
     options = (*OPTIONS, ("grpc.so_reuseport", int(shares_port)))
-    members = (servicers.keys, servicers.authz, servicers.directory, servicers.keyspaces)
+    members = (servicers.keys, servicers.authz, servicers.directory, servicers.keyspaces, servicers.usage)
     guarded = {it.full_name: gate.guarded(member, it) for member, it in zip(members, SERVICES, strict=True)}
     if transport == "native":
         return _native({**guarded, health.SERVICE_NAME: _health_check(health_servicer)}, options)
