@@ -114,6 +114,10 @@ chaos: $(DEV) ## hold real replicas to the promise of docs/reliability.md under 
 chaos-plants: $(DEV) ## plant bugs in the replicas, and see that the same run notices (ARGS='fence-off --store sqlite')
 	$(BIN)/python -m tests.chaos.planting $(ARGS)
 
+.PHONY: limits-proof
+limits-proof: $(DEV) ## hold several servers to what limits promise, for minutes, and plant bugs (ARGS='--seed 7')
+	$(BIN)/python -m tests.limits_proof $(ARGS)
+
 .PHONY: format
 format: $(DEV) ## format, and fix what can be fixed by itself
 	$(BIN)/ruff check --fix-only .

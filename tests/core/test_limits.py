@@ -52,6 +52,7 @@ class Replica:
     spent: dict[Meter, list[tuple[int, int]]]
     units: int = 0
     until: int = 0
+    cell: int = 0
 
     def call(self, cost: int, wanted: int, now: int, delay: int) -> None:
         """Somebody calls at *now*; a lease, if one is needed, takes *delay* to the store, and as long back."""
@@ -61,8 +62,10 @@ class Replica:
                 return
             # By the clock from before asking: what the store says of its cell, counted from then.
             ends = now + granted.ends - granted.now
-            live = self.units if now < self.until else 0
-            self.units, self.until = live + granted.units, min(ends, self.until) if live else ends
+            if granted.ends == self.cell:
+                self.units, self.until = self.units + granted.units, max(ends, self.until)
+            else:
+                self.units, self.until, self.cell = granted.units, ends, granted.ends
             now += 2 * delay
             if now >= self.until:
                 return

@@ -3,7 +3,7 @@
 Spending is a subtraction on the event loop. How many units a lease asks for follows what was spent in this cell so far:
 a key that is used now and then takes one at a time, and nothing that it does not use; a busy one asks rarely. What is
 left of a lease when its cell ends is lost: at most as much as the replica spent in that cell, or one in eight of what
-was left of the limit, whichever is less.
+was left of the limit, whichever is less; and leases are smaller towards the end of a cell, so mostly it is far less.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hashlib import blake2b
 from doorward_server.core.decide import Question
 from doorward_server.core.errors import Overloaded, StoreUnavailable
 from doorward_server.core.limits import NEVER, Grant, Meter, Room
-from doorward_server.core.model import Key
+from doorward_server.core.model import Instant, Key
 from doorward_server.core.policy import Keyspace, Path
 from doorward_server.core.reasons import Reason
 from doorward_server.core.sections import Per, Window
@@ -74,7 +74,9 @@ class _Bucket:
     meters: tuple[Meter, ...]
     units: int = 0
     until: int = 0
-    """When the cell ends in which they may be spent."""
+    """When the cell ends in which they may be spent, at the earliest."""
+    cell: Instant = 0
+    """Which cell that is: when it ends, by the store's clock."""
     spent: int = 0
     """In this cell."""
     rooms: tuple[Room, ...] = ()
@@ -101,9 +103,15 @@ class _Bucket:
         return 0 < self.full_at <= cost and now < self.full_until
 
     def wanted(self, cost: int, now: int) -> int:
-        """Return how many units to ask for: as many as were spent in this cell, or half of the last one's."""
-        if now >= self.until:
-            self.spent //= 2
+        """Return how many units to ask for: half of what this cell still takes, if it goes on as it began.
+
+        That is at most what it took so far; in a new cell, half of what the last one took, if that was just now.
+        """
+        cell = min(it.cell for it in self.meters) * MICROSECOND
+        left = self.until - now
+        if left > 0:
+            return max(cost, min(self.spent, self.spent * left // max(1, cell - left) // 2, MOST))
+        self.spent = self.spent // 2 if left > -cell else 0
         return max(cost, min(self.spent, MOST))
 
     def take(self, grant: Grant, cost: int, asked_at: int) -> None:
@@ -112,8 +120,10 @@ class _Bucket:
         self.rooms = grant.rooms
         ends = grant.ends * MICROSECOND + self.epoch
         if grant.units:
-            live = self.units if asked_at < self.until else 0
-            self.units, self.until = live + grant.units, min(ends, self.until) if live else ends
+            if grant.ends == self.cell:  # both tell a moment that is not after its end: the later one is nearer
+                self.units, self.until = self.units + grant.units, max(ends, self.until)
+            else:
+                self.units, self.until, self.cell = grant.units, ends, grant.ends
             self.full_at = 0
         else:
             self.full_at, self.full_until = cost, ends

@@ -1,0 +1,87 @@
+"""Planted bugs: wrong ways of counting, put into the servers of a run. Only the tests know them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from doorward_server.core.limits import Cell, Grant, Meter, cell_of, grant, horizon
+from doorward_server.service.freshness import MICROSECOND
+from doorward_server.service.limiting import _Bucket
+from doorward_server.store import limits
+from doorward_server.store.dialect import Postgresql
+from tests.chaos.plants import put
+
+BOTH = ("sqlite", "postgresql")
+
+
+@dataclass(frozen=True, slots=True)
+class Plant:
+    """A mistake that somebody could make."""
+
+    clause: str
+    """What it does, against design.md section 7."""
+    scenario: str
+    """In which it shows."""
+    backends: tuple[str, ...]
+    plant: Callable[[], None]
+
+
+PLANTS: dict[str, Plant] = {}
+"""By name."""
+
+
+def plant(clause: str, scenario: str, *, on: tuple[str, ...] = BOTH) -> Callable[[Callable[[], None]], None]:
+    """Register a plant under the name of its function."""
+
+    def register(spoil: Callable[[], None]) -> None:
+        PLANTS[spoil.__name__.replace("_", "-")] = Plant(clause, scenario, on, spoil)
+
+    return register
+
+
+@plant("only the current cell and the one before it count, instead of ten", "edges")
+def two_cells() -> None:
+    def too_near(meter: Meter, now: int) -> int:
+        return now - now % meter.cell - meter.cell
+
+    put(limits, "horizon", too_near)
+
+
+@plant("a lease is good for one cell more than the one it was charged to", "edges")
+def next_cell() -> None:
+    right = _Bucket.take
+
+    def take(self: _Bucket, grant: Grant, cost: int, asked_at: int) -> None:
+        right(self, grant, cost, asked_at)
+        if grant.units:
+            self.until += min(it.cell for it in self.meters) * MICROSECOND
+
+    put(_Bucket, "take", take)
+
+
+@plant("windows are charged one by one, and what one was charged stays when the next has no room", "drains")
+def one_by_one() -> None:
+    def charge_one(tx: Any, charge: limits.Charge, now: int) -> Grant:
+        grants = [_charge_alone(tx, it, charge, now) for it in charge.meters]
+        return min(grants, key=lambda it: it.units)
+
+    put(limits, "_charge_one", charge_one)
+
+
+def _charge_alone(tx: Any, meter: Meter, charge: limits.Charge, now: int) -> Grant:
+    identity = meter.organization, meter.keyspace, meter.subject, meter.name
+    cells = [Cell(*row) for row in tx.ask(limits._CELLS, *identity, horizon(meter, now))]
+    granted = grant([meter], [cells], charge.cost, charge.cost, now)
+    if granted.units:
+        tx.change(limits._CHARGED, *identity, *cell_of(meter, granted.now), granted.units)
+    return granted
+
+
+@plant("who charges the same count at the same time does not wait for the other", "drains", on=("postgresql",))
+def no_turns() -> None:
+    def in_turn(self: Postgresql, names: Sequence[str], clock: Callable[[], int]) -> int:
+        return clock()
+
+    put(Postgresql, "in_turn", in_turn)
