@@ -80,8 +80,8 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Alert:
-    """What somebody is to be told of."""
+class AlertRule:
+    """What somebody is to be told of: see `core.alerts`."""
 
     name: str
     when: str
@@ -105,7 +105,7 @@ class Sections:
     """All of it: checked and kept, for a later version to act on."""
 
     limits: Limits = field(default_factory=Limits)
-    alerts: tuple[Alert, ...] = ()
+    alerts: tuple[AlertRule, ...] = ()
     keep_usage: int = 400 * DAY
     decision_log: DecisionLog = field(default_factory=DecisionLog)
     routes: tuple[Route, ...] = ()
@@ -181,7 +181,7 @@ def _expand(place: str, action: str, keyspace: Keyspace) -> list[str]:
     return fitting
 
 
-def _alert(place: str, name: str, document: Document, keyspace: Keyspace, limits: Limits) -> Alert:
+def _alert(place: str, name: str, document: Document, keyspace: Keyspace, limits: Limits) -> AlertRule:
     matching(place, name, NAME)
     when = document["when"]
     needed, possible = ALERTS[when]
@@ -200,7 +200,7 @@ def _alert(place: str, name: str, document: Document, keyspace: Keyspace, limits
     if "before" in settings:
         spans = enumerate(settings["before"])
         settings["before"] = tuple(_duration(f"{place}.before[{i}]", text, MAX_WINDOW) for i, text in spans)
-    return Alert(name, when, settings)
+    return AlertRule(name, when, settings)
 
 
 def _decision_log(document: Document) -> DecisionLog:

@@ -32,6 +32,7 @@ from . import (
     stranding,
 )
 from .acknowledgements import kept_for
+from .alerts import AlertStore
 from .changes import prune
 from .dialect import open_dialect
 from .directory_store import DirectoryStore
@@ -76,6 +77,7 @@ class Store(DirectoryStore):
         self.facts = FactStore(transactions)
         self.peppers = PepperStore(transactions)
         self.usage = UsageStore(transactions)
+        self.alerts = AlertStore(transactions)
         self.replicas = ReplicaStore(transactions, kept_for(self._dialect))
         self._migrating = threading.RLock()
         self._locks = 0
