@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random as dice
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,8 @@ from doorward_server.service.authorizing import Authorizer
 from doorward_server.service.batch_revoking import BatchRevokes
 from doorward_server.service.bootstrap import bootstrap
 from doorward_server.service.catalog import Catalog
+from doorward_server.service.counting import Counting
+from doorward_server.service.decision_log import LogFile, Recorder, to_stdout
 from doorward_server.service.directory import Directory
 from doorward_server.service.expiring import SWEEP_SECONDS, Expiring
 from doorward_server.service.explaining import Explainer
@@ -40,6 +43,7 @@ from doorward_server.service.replica import BEAT_SECONDS, Membership
 from doorward_server.service.revealing import Reveals
 from doorward_server.service.roles import Roles
 from doorward_server.service.tailing import Tailing
+from doorward_server.service.telling import Telling
 from doorward_server.service.usage import LastUse
 from doorward_server.service.waiting import Registry, Waiting
 from doorward_server.store import Store
@@ -116,6 +120,8 @@ class App:
     keyspaces: Keyspaces
     authorizer: Authorizer
     uses: LastUse
+    counting: Counting
+    recorder: Recorder
     metrics: Metrics
     membership: Membership
     freshness: Freshness
@@ -178,10 +184,15 @@ class App:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        try:
-            await self.uses.flush()
-        except DoorwardError as problem:
-            log.error("last uses are lost", why=problem.message)
+        for flush, loss in (
+            (self.uses.flush, "last uses are lost"),
+            (self.counting.flush, "usage is lost"),
+            (self.recorder.flush, "sampled decisions are not recorded"),
+        ):
+            try:
+                await flush()
+            except DoorwardError as problem:
+                log.error(loss, why=problem.message)
         await self.tailing.stop()
         self.waiting.close()
         leased = self.freshness.clients.quiet_at() > self.freshness.boot()
@@ -213,6 +224,8 @@ class App:
                 async with asyncio.timeout(FLUSH_SECONDS):
                     await self.uses.due.wait()
             await _attempt(self.uses.flush, "last uses wait for the next flush")
+            await _attempt(self.counting.flush, "usage waits for the next flush")
+            await _attempt(self.recorder.flush, "sampled decisions wait for the next flush")
             await asyncio.sleep(FLUSH_SECONDS / 10)
 
     async def _keep_beating(self) -> None:
@@ -278,14 +291,21 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     quotas = Quotas(keys=config.max_keys, bindings=config.max_bindings)
     catalog = Catalog(store)
     guard, uses, metrics = Guard(store, catalog, clock), LastUse(store, management), Metrics()
+    counting = Counting(store, catalog, management, clock, new_id("usage", random))
+    recording = Pool(
+        "recording", threads=1, backlog=64
+    )  # what is recorded before it is answered waits for nothing else
+    chance = dice.Random(random(8)).random  # noqa: S311  # which ALLOWs are recorded is no secret
+    recorder = Recorder(store, LogFile(config.decisions), to_stdout, recording, chance)
+    telling = Telling(counting, recorder, new_id("d", random) + "-")
     prover = Prover(store, keyring, slow, penalty, management, clock, random(32))
     waits = Pool("waits", threads=1, backlog=8)  # one look at a time: those who wait share it
     freshness = Freshness(reads, keyring.current.lookup, boot)
     finder = Finder(store, catalog, keyring.current.lookup, prover, freshness)
-    authorizer = Authorizer(finder, guard, uses, clock)
+    authorizer = Authorizer(finder, guard, uses, telling, clock)
     stale = round(config.serve_stale_for * SECOND)
     membership = Membership(store, keyring, config.peppers, clock, partial(new_id, "replica", random), stale)
-    lease = _follow(store, membership, freshness, catalog, guard, metrics, waits, uses, clock)
+    lease = _follow(store, membership, freshness, catalog, guard, metrics, waits, uses, counting, clock)
     mint = Mint(keyring, random, config.bcrypt_cost)
     keys = Keys(store, catalog, guard, mint, quotas, clock, random)
     imports = Imports(
@@ -301,8 +321,8 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
         directory=DirectoryServicer(directory, roles, Facts(store, catalog, guard, quotas, clock), management),
         keyspaces=KeyspaceServicer(keyspaces, management),
     )
-    pools = (reads, management, slow, penalty, hashing, waits)
-    services = (keys, directory, roles, keyspaces, authorizer, uses)
+    pools = (reads, management, slow, penalty, hashing, waits, recording)
+    services = (keys, directory, roles, keyspaces, authorizer, uses, counting, recorder)
     return App(config, store, *services, metrics, *lease, Expiring(store), clock, pools, servicers)
 
 
@@ -326,11 +346,13 @@ def _follow(
     metrics: Metrics,
     waits: Pool,
     uses: LastUse,
+    counting: Counting,
     clock: Clock,
 ) -> _Lease:
     def count(hit: Hit) -> None:
         metrics.hit(hit.reason, hit.count)
         uses.note_hit(hit)
+        counting.hit(hit)
 
     tailing = Tailing(store, membership, freshness, catalog.forget)
     metrics.watch(freshness, tailing.polls)

@@ -44,6 +44,9 @@ class Config(BaseModel):
     tls_private_key: Path | None = Field(None, description="PEM file of its private key.")
     tls_client_ca: Path | None = Field(None, description="PEM file: callers must show a certificate signed by it.")
     plaintext: bool = Field(False, description="Serve without TLS although `listen` is not a loopback address.")
+    decision_log: Path | None = Field(
+        None, description="The file for keyspaces that record decisions in one; default: decisions.jsonl, there too."
+    )
     serve_stale_for: float = Field(
         0.0,
         ge=0,
@@ -65,6 +68,11 @@ class Config(BaseModel):
     def peppers(self) -> Path:
         """Where the peppers are."""
         return self.pepper_file or self.state_dir / "peppers.json"
+
+    @property
+    def decisions(self) -> Path:
+        """Where decisions are recorded, if a keyspace wants them in a file."""
+        return self.decision_log or self.state_dir / "decisions.jsonl"
 
     @property
     def root_key(self) -> Path:

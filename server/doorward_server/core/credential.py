@@ -36,6 +36,19 @@ def claims_to_be_of(keyspace: Keyspace, text: str) -> bool:
     return bool(text) and belongs(text, keyspace.format, keyspace.prefix, keyspace.legacy)
 
 
+def begins_like(keyspace: Keyspace, text: str) -> str:
+    """Return how *text* begins, if that is something that the keyspace has said itself: it tells nothing of a secret.
+
+    "aiia_live", "aiia", the prefix of a format of imported keys, or nothing.
+    """
+    known = (
+        {keyspace.prefix, *(f"{keyspace.prefix}_{it}" for it in keyspace.environments)} if keyspace.prefix else set()
+    )
+    fitting = [it for it in known if text.startswith(f"{it}_")]
+    fitting += [old.prefix for old in keyspace.legacy if old.prefix and text.startswith(old.prefix)]
+    return max(fitting, key=len, default="")
+
+
 def _candidates(source: Source, received: list[tuple[str, str]], query: str) -> Iterator[str]:
     if source.query:
         yield from _parameters(query, source.query)

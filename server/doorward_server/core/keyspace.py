@@ -135,10 +135,12 @@ def compile_keyspace(
         operator=operator,
     )
     _check_whole(document, keyspace)
+    sections = compile_sections(document, keyspace)
     return replace(
         keyspace,
         api_versions=compile_api_versions(document.get("api_version"), keyspace.rails.api_version),
-        sections=compile_sections(document, keyspace),
+        sections=sections,
+        fail_open=keyspace.fail_open and not sections.decision_log.everything,  # nobody would record it
     )
 
 

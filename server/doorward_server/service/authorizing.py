@@ -29,6 +29,7 @@ from doorward_server.service.finding import Finder, Found, HttpParts, SignedIn
 from doorward_server.service.guard import AUTHORIZE, Caller, Clock, Guard, decisions, reach
 from doorward_server.service.messages import MESSAGES
 from doorward_server.service.questions import Ask, Asked, Item, read_question
+from doorward_server.service.telling import Telling
 from doorward_server.service.usage import LastUse
 
 MAX_ITEMS = 100
@@ -50,6 +51,8 @@ class Answer:
     """Microseconds for which a cache under a lease may keep it, from when it was asked; 0: not at all."""
     depends_on: tuple[int, ...] = ()
     """What ends that earlier, as tokens."""
+    id: str = ""
+    """Of the decision; empty for a dry run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +64,19 @@ class Answers:
     keyspace: Keyspace
     revision: int
     api_version: str
+    ids: tuple[str, ...] = ()
+    """Of the decisions, in order; empty for an error and in a dry run."""
 
 
 class Authorizer:
     """Decides about presented credentials. Runs on the event loop."""
 
-    def __init__(self, finder: Finder, guard: Guard, uses: LastUse, clock: Clock) -> None:
+    def __init__(self, finder: Finder, guard: Guard, uses: LastUse, telling: Telling, clock: Clock) -> None:
         self._finder = finder
         self._guard = guard
         self._asking = Asking(finder, guard)
         self._uses = uses
+        self._telling = telling
         self._clock = clock
 
     async def authenticate(self, headers: Headers, peer: Address | None) -> Caller:
@@ -82,6 +88,7 @@ class Authorizer:
             denial = self._good(subject, peer, dry_run=False)
         if denial is not None or subject is None:
             reason = denial.reason if denial else Reason.KEY_UNKNOWN
+            self._telling.kept_out(found, reason, peer, self._clock())
             raise CallerUnauthenticated(reason.value, MESSAGES[reason])
         return Caller(subject, found.keyspace, found.revision, peer, depends_on=found.tokens, moments=found.moments)
 
@@ -106,11 +113,12 @@ class Authorizer:
         found, questions = await asking.find_with_facts(caller, ask, keyspace, (asked,))
         now = self._clock()
         decision = self._decide(found, questions[0], ask.dry_run, now)
+        (id,) = await self._telling.handed_out(caller, ask, found, [(questions[0], decision)], now)
         subject = asking.visible(caller, found.subject, ask, item.organization)
         version = api_version(ask, subject, found.keyspace)
         kept_for = _cacheable_for(caller, found, decision, now)
         depends_on = (*found.tokens, *caller.depends_on) if kept_for else ()
-        return Answer(decision, subject, found.keyspace, found.revision, version, kept_for, depends_on)
+        return Answer(decision, subject, found.keyspace, found.revision, version, kept_for, depends_on, id)
 
     async def batch_authorize(self, caller: Caller, ask: Ask, items: Sequence[Item]) -> Answers:
         """Decide up to `MAX_ITEMS` questions about one credential as of one revision: equal to as many `authorize`."""
@@ -123,13 +131,16 @@ class Authorizer:
         read = [refused[item.organization] or _question_or_error(caller, ask, item, keyspace) for item in items]
         asked = [it for it in read if isinstance(it, Asked)]
         found, questions = await self._asking.find_with_facts(caller, ask, keyspace, asked)
-        complete, now = iter(questions), self._clock()
-        decided = tuple(
-            self._decide(found, next(complete), ask.dry_run, now) if isinstance(it, Asked) else it for it in read
-        )
+        now = self._clock()
+        handed = [(question, self._decide(found, question, ask.dry_run, now)) for question in questions]
+        told = iter(await self._telling.handed_out(caller, ask, found, handed, now))
+        decided = iter(decision for _, decision in handed)
+        decisions = tuple(next(decided) if isinstance(it, Asked) else it for it in read)
+        ids = tuple(next(told) if isinstance(it, Asked) else "" for it in read)
         admitted = next(organization for organization, refusal in refused.items() if refusal is None)
         subject = self._asking.visible(caller, found.subject, ask, admitted)
-        return Answers(decided, subject, found.keyspace, found.revision, api_version(ask, subject, found.keyspace))
+        version = api_version(ask, subject, found.keyspace)
+        return Answers(decisions, subject, found.keyspace, found.revision, version, ids)
 
     async def introspect(self, caller: Caller, ask: Ask | None) -> Answer:
         """Tell whose a credential is and whether it is good for anything now; without one, who the caller is."""
@@ -145,8 +156,10 @@ class Authorizer:
             address = check_address("context.client_ip", ask.client_ip)
             foreign = DENIED[Reason.ORGANIZATION_MISMATCH] if subject is None else None
             decision = self._good(found.subject, address, ask.dry_run) or foreign
+        decision = decision or ALLOWED
+        (id,) = await self._telling.handed_out(caller, ask, found, [(None, decision)], self._clock())
         version = api_version(ask, subject, found.keyspace)
-        return Answer(decision or ALLOWED, subject, found.keyspace, found.revision, version)
+        return Answer(decision, subject, found.keyspace, found.revision, version, id=id)
 
     def _refusal(self, caller: Caller, ask: Ask, organization: str) -> DoorwardError | None:
         try:
@@ -189,6 +202,8 @@ def _cacheable_for(caller: Caller, found: Found, decision: Decision, now: Instan
     nothing to hear of.
     """
     subject = found.subject
+    if found.keyspace.sections.decision_log.everything:
+        return 0  # each answer is recorded
     if not (found.tokens and caller.depends_on and decision.repeatable) or subject is None or subject.key is None:
         return 0
     ahead = (moment - now for moment in (*found.moments, *caller.moments) if moment > now)

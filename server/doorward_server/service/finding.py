@@ -12,7 +12,7 @@ from functools import lru_cache
 from sys import intern
 from typing import Any, TypeVar
 
-from doorward_server.core.credential import claims_to_be_of, find_credential
+from doorward_server.core.credential import begins_like, claims_to_be_of, find_credential
 from doorward_server.core.decide import DENIED, Decision
 from doorward_server.core.directory import Organization, Principal
 from doorward_server.core.errors import RevisionNotReached, UnknownReference
@@ -76,6 +76,8 @@ class Found:
     """When it changes by itself, in order."""
     facts: tuple[StoredFacts, ...] = ()
     """If asked for: of the same revision, in the order of the questions."""
+    prefix: str = ""
+    """What a text began like that is nobody's key, as far as the keyspace says that itself."""
 
 
 class Shared:
@@ -169,7 +171,7 @@ class Finder:
                 return Found(DENIED[text], None, keyspace, 0)
             shape = present(text.reveal(), keyspace.format, keyspace.prefix, keyspace.legacy, self._lookup_key)
             if shape is None:
-                return Found(DENIED[Reason.CREDENTIAL_MALFORMED], None, keyspace, 0)
+                return _nobody(Reason.CREDENTIAL_MALFORMED, keyspace, 0, text)
             seen, facts = await self._see(keyspace.name, shape.lookup, wanted, abouts)
             if seen.known.keyspace is not keyspace:
                 keyspace = seen.known.keyspace  # where texts are and what they look like may be told otherwise by now
@@ -182,7 +184,9 @@ class Finder:
                     raise self._prover.unprovable(key, problem) from None
                 wanted = FROM_THE_STORE  # it was re-wrapped since it was read
                 continue
-            return _found(seen, facts) if proven else Found(DENIED[Reason.KEY_UNKNOWN], None, keyspace, seen.revision)
+            if not proven or seen.known.subject is None:
+                return _nobody(Reason.KEY_UNKNOWN, keyspace, seen.revision, text)
+            return _found(seen, facts)
         raise changes_too_fast(keyspace.name)
 
     async def principal(
@@ -272,6 +276,10 @@ def _reached(seen: Seen, wanted: Consistency) -> Seen:
     if seen.revision < wanted.revision:
         raise RevisionNotReached(wanted.revision, seen.revision)
     return seen
+
+
+def _nobody(reason: Reason, keyspace: Keyspace, revision: int, text: SecretText) -> Found:
+    return Found(DENIED[reason], None, keyspace, revision, prefix=begins_like(keyspace, text.reveal()))
 
 
 def _found(seen: Seen, facts: Facts, nobody: Reason = Reason.KEY_UNKNOWN) -> Found:

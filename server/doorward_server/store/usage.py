@@ -154,7 +154,9 @@ def _sum_by(tx: Transaction, scope: Scope, by: Dimension, limit: int) -> list[Su
 def _list_strangers(tx: Transaction, scope: Scope, limit: int) -> list[StrangerCount]:
     where, values = _where(scope)
     rows = tx.ask(_STRANGERS.format(where=where), *values, limit)
-    return [StrangerCount(*row[:4], int(row[4])) for row in rows]
+    return [
+        StrangerCount(prefix, address, caller, reason, int(count)) for prefix, address, caller, reason, count in rows
+    ]
 
 
 def _list_cells(tx: Transaction, scope: Scope, after: Cell | None, limit: int) -> list[CellCount]:

@@ -1,0 +1,198 @@
+"""The decision log: one record for each decision that a keyspace wants recorded, under its owner's identity.
+
+`record: all`: the record is kept, everywhere that the keyspace names, before the answer leaves; where it cannot be kept
+there is no answer. A kill can leave a record of an answer that never left, but no answer without a record. Records that
+come at the same time share a write. `record: sampled`: every denial, and a sample of what was allowed, written with the
+next flush.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from doorward_server.core.errors import Overloaded, StoreUnavailable
+from doorward_server.core.reasons import Reason
+from doorward_server.core.sections import DecisionLog
+from doorward_server.core.usage import DecisionRecord
+from doorward_server.service.pool import Pool
+from doorward_server.store import Store
+
+MOST_WAITING = 10_000
+"""Answers that wait for their record at most, and sampled records until the next flush."""
+BATCH = 500
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+Write = Callable[[bytes], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A record, and where it goes: `store`, `file`, `stdout`."""
+
+    record: DecisionRecord
+    targets: tuple[str, ...]
+
+
+class Recorder:
+    """Keeps records. Belongs to the event loop; *writes* is a pool of its own, of one thread."""
+
+    def __init__(self, store: Store, file: LogFile, stdout: Write, writes: Pool, chance: Callable[[], float]) -> None:
+        self.dropped = 0
+        """Sampled records that there was no room for."""
+        self._store = store
+        self._targets: dict[str, Write] = {"file": file.write, "stdout": stdout}
+        self._sync = file.sync
+        self._writes = writes
+        self._chance = chance
+        self._waiting: list[tuple[list[Entry], asyncio.Future[None]]] = []
+        self._writing: asyncio.Task[None] | None = None
+        self._sampled: list[Entry] = []
+
+    async def record(self, records: Sequence[DecisionRecord], log: DecisionLog) -> None:
+        """Take note of decisions that are about to be handed out.
+
+        Where all are recorded, return when they are kept: raises StoreUnavailable and Overloaded if they are not.
+        """
+        if log.everything:
+            await self._keep([Entry(record, log.targets) for record in records])
+        else:
+            self._sample(records, log)
+
+    async def flush(self) -> None:
+        """Write what was sampled. What cannot be written stays. Raises StoreUnavailable, Overloaded."""
+        taken, self._sampled = self._sampled, []
+        try:
+            if taken:
+                await self._writes.run(self._write, taken)
+        except BaseException:
+            self._sampled = taken + self._sampled
+            raise
+
+    def _sample(self, records: Sequence[DecisionRecord], log: DecisionLog) -> None:
+        for record in records:
+            if record.reason == Reason.ALLOWED and not (log.sample and self._chance() < log.sample):
+                continue
+            if len(self._sampled) >= MOST_WAITING:
+                self.dropped += 1
+            else:
+                self._sampled.append(Entry(record, log.targets))
+
+    async def _keep(self, entries: list[Entry]) -> None:
+        if len(self._waiting) >= MOST_WAITING:
+            raise Overloaded
+        kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((entries, kept))
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._keep_all())
+        await kept
+
+    async def _keep_all(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+            failure: Exception | None = None
+            try:
+                await self._writes.run(self._write, [entry for entries, _ in batch for entry in entries], sync=True)
+            except Exception as problem:  # noqa: BLE001  # it is for those who wait
+                failure = problem
+            for _, kept in batch:
+                if kept.done():
+                    continue
+                if failure is None:
+                    kept.set_result(None)
+                else:
+                    kept.set_exception(failure)
+
+    def _write(self, entries: Sequence[Entry], sync: bool = False) -> None:
+        for target, write in self._targets.items():
+            lines = [line_of(entry.record) for entry in entries if target in entry.targets]
+            if lines:
+                write(b"".join(lines))
+                if sync and target == "file":
+                    self._sync()
+        records = [entry.record for entry in entries if "store" in entry.targets]
+        for start in range(0, len(records), BATCH):
+            self._store.usage.record(records[start : start + BATCH])
+
+
+def line_of(record: DecisionRecord) -> bytes:
+    """Return a record as a line of JSON."""
+    at = (_EPOCH + timedelta(microseconds=record.at)).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    told = {"event": "decision", **asdict(record), "at": at}
+    return json.dumps(told, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+
+
+class LogFile:
+    """A file that lines are added to, by any number of processes; whoever moves it away gets a new one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._handle: int | None = None
+        self._lock = threading.Lock()
+        self._torn = False
+
+    def write(self, lines: bytes) -> None:
+        """Add *lines*, all in one piece. Raises StoreUnavailable."""
+        with self._lock:
+            try:
+                handle = self._open()
+                rest = b"\n" + lines if self._torn else lines
+                self._torn = True  # until all of it is written, what follows begins a line of its own
+                while rest:
+                    rest = rest[os.write(handle, rest) :]
+                self._torn = False
+            except OSError as problem:
+                raise self._failed(problem) from problem
+
+    def sync(self) -> None:
+        """Return when what was written outlives the machine. Raises StoreUnavailable."""
+        with self._lock:
+            try:
+                if self._handle is not None:
+                    os.fdatasync(self._handle)
+            except OSError as problem:
+                raise self._failed(problem) from problem
+
+    def close(self) -> None:
+        """Close the file; the next line opens it again."""
+        with self._lock:
+            if self._handle is not None:
+                os.close(self._handle)
+                self._handle = None
+
+    def _open(self) -> int:
+        if self._handle is not None and not self._is_there(self._handle):
+            os.close(self._handle)
+            self._handle = None
+        if self._handle is None:
+            self._handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return self._handle
+
+    def _is_there(self, handle: int) -> bool:
+        try:
+            named = os.stat(self._path)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(named, os.fstat(handle))
+
+    def _failed(self, problem: OSError) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"The decision log {self._path} cannot be written ({problem.strerror}), and its keyspace records all "
+            "decisions: make room, or see to its permissions. Nothing was decided."
+        )
+
+
+def to_stdout(lines: bytes) -> None:
+    """Write to this process's standard output. Raises StoreUnavailable."""
+    try:
+        while lines:
+            lines = lines[os.write(1, lines) :]
+    except OSError as problem:
+        raise StoreUnavailable(
+            f"The decision log cannot be written to standard output ({problem.strerror}). Nothing was decided."
+        ) from problem

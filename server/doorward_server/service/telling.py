@@ -1,0 +1,77 @@
+"""What becomes known of a decision that is handed out: it has an id, it is recorded, and it counts."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from doorward_server.core.decide import Decision, Question
+from doorward_server.core.fields import check_address
+from doorward_server.core.model import Instant
+from doorward_server.core.reasons import Reason
+from doorward_server.core.subject import Address
+from doorward_server.core.usage import AUTHENTICATE, INTROSPECT, DecisionRecord
+from doorward_server.service.counting import Counting
+from doorward_server.service.decision_log import Recorder
+from doorward_server.service.finding import Found
+from doorward_server.service.guard import Caller
+from doorward_server.service.questions import Ask
+
+Handed = tuple[Question | None, Decision]
+"""A decision and what it is about; None: whose a credential is."""
+
+
+class Telling:
+    """Tells the decision log and the counts. Runs on the event loop. *mark* is of this start, and begins every id."""
+
+    def __init__(self, counting: Counting, recorder: Recorder, mark: str) -> None:
+        self._counting = counting
+        self._recorder = recorder
+        self._mark = mark
+        self._numbers = itertools.count(1)
+
+    async def handed_out(
+        self, caller: Caller, ask: Ask, found: Found, handed: Sequence[Handed], now: Instant
+    ) -> list[str]:
+        """Take note of decisions that *caller* is about to be told, and return their ids; a dry run's is empty.
+
+        Where the keyspace records all, they are kept by then: raises StoreUnavailable and Overloaded if they are not.
+        """
+        if ask.dry_run:
+            return [""] * len(handed)
+        ids = [f"{self._mark}{next(self._numbers):x}" for _ in handed]
+        keyspace = found.keyspace
+        log = keyspace.sections.decision_log
+        if log.everything or log.sample or any(not decision.allowed for _, decision in handed):
+            records = [_record(caller, ask, found, it, id, now) for it, id in zip(handed, ids, strict=True)]
+            await self._recorder.record(records, log)
+        for question, decision in handed:
+            action, path = (question.action, question.path) if question is not None else (INTROSPECT, ())
+            address = question.client_ip if question is not None else check_address("context.client_ip", ask.client_ip)
+            about = (caller, found.subject, keyspace.name, action, path, decision.reason, address, found.prefix, now)
+            self._counting.decided(*about)
+        return ids
+
+    def kept_out(self, found: Found, reason: Reason, peer: Address | None, now: Instant) -> None:
+        """Count a call to Doorward itself whose own key did not get it in."""
+        self._counting.decided(
+            None, found.subject, found.keyspace.name, AUTHENTICATE, (), reason, peer, found.prefix, now
+        )
+
+
+def _record(caller: Caller, ask: Ask, found: Found, handed: Handed, id: str, now: Instant) -> DecisionRecord:
+    question, decision = handed
+    subject, calling = found.subject, caller.subject.key
+    return DecisionRecord(
+        at=now,
+        id=id,
+        organization=subject.organization.id if subject is not None else caller.organization,
+        keyspace=found.keyspace.name,
+        key=subject.key.id if subject is not None and subject.key is not None else "",
+        owner=subject.owner.id if subject is not None and subject.owner is not None else "",
+        action=question.action if question is not None else INTROSPECT,
+        resource="/".join(question.path) if question is not None else "",
+        reason=decision.reason.value,
+        client_ip=ask.client_ip[:64],
+        caller=f"{caller.organization}/{calling.id if calling is not None else ''}",
+    )
