@@ -16,6 +16,8 @@ from grpc_health.v1 import health
 from doorward_server.config import Config, split_address
 from doorward_server.core.errors import DoorwardError
 from doorward_server.core.model import SECOND, Quotas
+from doorward_server.service.alert_sweeps import SWEEP_SECONDS as ALERT_SWEEP_SECONDS
+from doorward_server.service.alert_sweeps import AlertSweeps
 from doorward_server.service.asking import Asking
 from doorward_server.service.authorizing import Authorizer
 from doorward_server.service.batch_revoking import BatchRevokes
@@ -36,6 +38,7 @@ from doorward_server.service.keys import Keys
 from doorward_server.service.keyspaces import Keyspaces
 from doorward_server.service.leasing import Hit, Leasing
 from doorward_server.service.mint import Mint
+from doorward_server.service.noticing import Noticing
 from doorward_server.service.peppers import Keyring, PepperProblem, Ring, check_peppers, make_ring, read_ring
 from doorward_server.service.pool import Pool
 from doorward_server.service.proving import Prover
@@ -121,6 +124,7 @@ class App:
     authorizer: Authorizer
     uses: LastUse
     counting: Counting
+    noticing: Noticing
     recorder: Recorder
     metrics: Metrics
     membership: Membership
@@ -130,6 +134,7 @@ class App:
     leasing: Leasing
     registry: Registry
     expiring: Expiring
+    alert_sweeps: AlertSweeps
     clock: Clock
     pools: tuple[Pool, ...]
     servicers: Servicers
@@ -167,6 +172,7 @@ class App:
             self._watch_lease(),
             self._keep_beating(),
             self._keep_expiring(),
+            self._keep_alerting(),
             self._keep_tidy(),
             self._keep_pruning(),
         )
@@ -187,6 +193,7 @@ class App:
         for flush, loss in (
             (self.uses.flush, "last uses are lost"),
             (self.counting.flush, "usage is lost"),
+            (self.noticing.flush, "alerts are lost"),
             (self.recorder.flush, "sampled decisions are not recorded"),
         ):
             try:
@@ -225,6 +232,7 @@ class App:
                     await self.uses.due.wait()
             await _attempt(self.uses.flush, "last uses wait for the next flush")
             await _attempt(self.counting.flush, "usage waits for the next flush")
+            await _attempt(self.noticing.flush, "alerts wait for the next flush")
             await _attempt(self.recorder.flush, "sampled decisions wait for the next flush")
             await asyncio.sleep(FLUSH_SECONDS / 10)
 
@@ -240,6 +248,14 @@ class App:
 
     async def _sweep(self) -> None:
         await self.pools[1].run(self.expiring.sweep, self.clock())
+
+    async def _keep_alerting(self) -> None:
+        while True:
+            await asyncio.sleep(ALERT_SWEEP_SECONDS)
+            await _attempt(self._alert, "alerts wait for the next sweep")
+
+    async def _alert(self) -> None:
+        await self.pools[1].run(self.alert_sweeps.sweep, self.clock())
 
     async def _keep_tidy(self) -> None:
         while True:
@@ -297,7 +313,8 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     )  # what is recorded before it is answered waits for nothing else
     chance = dice.Random(random(8)).random  # noqa: S311  # which ALLOWs are recorded is no secret
     recorder = Recorder(store, LogFile(config.decisions), to_stdout, recording, chance)
-    telling = Telling(counting, recorder, new_id("d", random) + "-")
+    noticing = Noticing(store, catalog, management, clock)
+    telling = Telling(counting, noticing, recorder, new_id("d", random) + "-")
     prover = Prover(store, keyring, slow, penalty, management, clock, random(32))
     waits = Pool("waits", threads=1, backlog=8)  # one look at a time: those who wait share it
     freshness = Freshness(reads, keyring.current.lookup, boot)
@@ -322,8 +339,9 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
         keyspaces=KeyspaceServicer(keyspaces, management),
     )
     pools = (reads, management, slow, penalty, hashing, waits, recording)
-    services = (keys, directory, roles, keyspaces, authorizer, uses, counting, recorder)
-    return App(config, store, *services, metrics, *lease, Expiring(store), clock, pools, servicers)
+    services = (keys, directory, roles, keyspaces, authorizer, uses, counting, noticing, recorder)
+    sweeps = (Expiring(store), AlertSweeps(store, catalog))
+    return App(config, store, *services, metrics, *lease, *sweeps, clock, pools, servicers)
 
 
 class _Lease(NamedTuple):
