@@ -18,6 +18,7 @@ from doorward_server.core.errors import DoorwardError
 from doorward_server.core.model import SECOND, Quotas
 from doorward_server.service.alert_sweeps import SWEEP_SECONDS as ALERT_SWEEP_SECONDS
 from doorward_server.service.alert_sweeps import AlertSweeps
+from doorward_server.service.alerts import Alerts
 from doorward_server.service.asking import Asking
 from doorward_server.service.authorizing import Authorizer
 from doorward_server.service.batch_revoking import BatchRevokes
@@ -50,6 +51,7 @@ from doorward_server.service.telling import Telling
 from doorward_server.service.usage import LastUse
 from doorward_server.service.waiting import Registry, Waiting
 from doorward_server.store import Store
+from doorward_server.wire.alerts import AlertServicer
 from doorward_server.wire.authz import AuthzServicer
 from doorward_server.wire.directory import DirectoryServicer
 from doorward_server.wire.gate import Gate, log_defect
@@ -121,6 +123,7 @@ class App:
     directory: Directory
     roles: Roles
     keyspaces: Keyspaces
+    alerts: Alerts
     authorizer: Authorizer
     uses: LastUse
     counting: Counting
@@ -186,6 +189,7 @@ class App:
         self._stopped = True
         await self._health.enter_graceful_shutdown()
         self.leasing.close()
+        self.alerts.close()
         await self._drain()
         for task in self._tasks:
             task.cancel()
@@ -331,15 +335,16 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     batch_revokes, reveals = BatchRevokes(store, catalog, guard, clock), Reveals(store, catalog, keys, mint, clock)
     directory = Directory(store, guard, clock)
     roles = Roles(store, catalog, guard, quotas, clock, random)
-    keyspaces = Keyspaces(store, catalog, guard, mint, clock)
+    keyspaces, alerts = Keyspaces(store, catalog, guard, mint, clock), Alerts(store, guard, clock)
     servicers = Servicers(
         keys=KeyServicer(keys, imports, batch_revokes, reveals, catalog, management, clock),
         authz=AuthzServicer(authorizer, Explainer(Asking(finder, guard), clock), lease.leasing, metrics),
         directory=DirectoryServicer(directory, roles, Facts(store, catalog, guard, quotas, clock), management),
         keyspaces=KeyspaceServicer(keyspaces, management),
+        alerts=AlertServicer(alerts, management),
     )
     pools = (reads, management, slow, penalty, hashing, waits, recording)
-    services = (keys, directory, roles, keyspaces, authorizer, uses, counting, noticing, recorder)
+    services = (keys, directory, roles, keyspaces, alerts, authorizer, uses, counting, noticing, recorder)
     sweeps = (Expiring(store), AlertSweeps(store, catalog))
     return App(config, store, *services, metrics, *lease, *sweeps, clock, pools, servicers)
 

@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
+from doorward.v1 import alerts_pb2 as alerts
 from doorward.v1 import authz_pb2 as authz
 from doorward.v1 import directory_pb2 as directory
 from doorward.v1 import keys_pb2 as keys
@@ -259,6 +260,13 @@ REQUESTS: dict[str, Row] = {
         "keyspaces:get", lambda _: keyspaces.GetJsonWebKeySetRequest(name="aiia"), "name", operator=True
     ),
     "TestKeyspace": Row("keyspaces:get", lambda _: keyspaces.TestKeyspaceRequest(name="aiia"), "name", operator=True),
+    "ListAlerts": Row("alerts:list", lambda t: alerts.ListAlertsRequest(organization=t.id)),
+    "WatchAlerts": Row("alerts:watch", lambda t: alerts.WatchAlertsRequest(organization=t.id)),
+    "AcknowledgeAlert": Row(
+        "alerts:acknowledge",
+        lambda t: alerts.AcknowledgeAlertRequest(organization=t.id, id=t.alert()),
+        "id",
+    ),
     "ListKeyspaces": Row("keyspaces:list", lambda _: keyspaces.ListKeyspacesRequest(), operator=True),
 }
 """By the name of the RPC. An RPC without a row here fails the matrix test."""

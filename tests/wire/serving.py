@@ -23,6 +23,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from doorward.v1 import (
+    alerts_pb2_grpc,
     authz_pb2_grpc,
     directory_pb2_grpc,
     keys_pb2,
@@ -97,13 +98,14 @@ class _As(
 
 
 class Api:
-    """The four services, called with some metadata."""
+    """The services, called with some metadata."""
 
     def __init__(self, channel: grpc.Channel, metadata: list[tuple[str, str]]) -> None:
         dressed = grpc.intercept_channel(channel, _As(metadata))
         self.keys = keys_pb2_grpc.KeyServiceStub(dressed)
         self.authz = authz_pb2_grpc.AuthzServiceStub(dressed)
         self.directory = directory_pb2_grpc.DirectoryServiceStub(dressed)
+        self.alerts = alerts_pb2_grpc.AlertServiceStub(dressed)
         self.keyspaces = keyspaces_pb2_grpc.KeyspaceServiceStub(dressed)
 
     def stub(self, service: str) -> Any:
@@ -113,6 +115,7 @@ class Api:
             "AuthzService": self.authz,
             "DirectoryService": self.directory,
             "KeyspaceService": self.keyspaces,
+            "AlertService": self.alerts,
         }[service]
 
 

@@ -13,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from doorward.v1 import authz_pb2, directory_pb2, keys_pb2
 from doorward_server.core.keytext import mint
 from doorward_server.core.model import SECOND
+from tests.store.values import alert as an_alert
 from tests.wire.serving import Api, Held, Server, unique
 
 HOUR = 3600
@@ -116,6 +117,11 @@ class Tenant:
         return self.root.directory.UpdatePrincipal(
             directory_pb2.UpdatePrincipalRequest(principal=principal, update_mask=FieldMask(paths=["enabled"]))
         )
+
+    def alert(self, **changes: Any) -> str:
+        """Put an alert into the store, and return its id."""
+        (added,) = self.server.app.store.alerts.add([an_alert(self.id, **{"at": self.server.clock.now, **changes})])
+        return added.id
 
     def events(self, action: str = "", target: str = "") -> list[Any]:
         """The audit events of this organization, oldest first."""

@@ -255,7 +255,7 @@ def superseded_used(
 
     *of* is the organization and keyspace of *key*. At most once a day for each secret.
     """
-    works = f"it works for another {_span(ends_at - now)}" if now < ends_at else "it no longer works"
+    works = f"it works for {_span(ends_at - now)} more" if now < ends_at else "it no longer works"
     message = f"A text of the key {key!r} that a rotation has replaced is still used; {works}. Find who has it."
     return _alert(rule, of, key, key, now, message, DAY, ("secret", secret))
 
