@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from doorward.alerts import Alert, AlertKind, WatchedAlert
 from doorward.config import TLS
 from doorward.decision import (
     AccessibleResources,
@@ -111,6 +112,8 @@ __all__ = [
     "TLS",
     "Aborted",
     "AccessibleResources",
+    "Alert",
+    "AlertKind",
     "AllowedActions",
     "AlreadyExists",
     "AppliedKeyspace",
@@ -199,6 +202,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "UnknownReference",
+    "WatchedAlert",
 ]
 
 

@@ -16,11 +16,12 @@ import grpc.aio
 from google.protobuf.descriptor import FileDescriptor
 
 from doorward.config import Settings, is_loopback
-from doorward.v1 import authz_pb2, directory_pb2, keys_pb2, keyspaces_pb2
+from doorward.v1 import alerts_pb2, authz_pb2, directory_pb2, keys_pb2, keyspaces_pb2
 
 C = TypeVar("C", bound=grpc.Channel | grpc.aio.Channel)
 
 _FILES: tuple[FileDescriptor, ...] = (
+    alerts_pb2.DESCRIPTOR,
     authz_pb2.DESCRIPTOR,
     directory_pb2.DESCRIPTOR,
     keys_pb2.DESCRIPTOR,

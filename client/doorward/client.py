@@ -22,6 +22,7 @@ from doorward.calls import (
     Pages,
     Stream,
     T,
+    alerts,
     authz,
     directory,
     facts,
@@ -36,7 +37,7 @@ from doorward.channels import aio_pool, sync_pool
 from doorward.decision import Decision
 from doorward.errors import CallFailed, Internal, Unavailable
 from doorward.keeping import LeasedByTask, LeasedByThread
-from doorward.methods import acall, adecided, alisted, astream, call, decided, listed, stream
+from doorward.methods import acall, adecided, afeed, alisted, astream, call, decided, feed, listed, stream
 
 
 class Client(Caller[grpc.Channel]):
@@ -111,6 +112,10 @@ class Client(Caller[grpc.Channel]):
     get_keyspace = call(keyspaces.get_keyspace)
     list_keyspaces = listed(keyspaces.list_keyspaces)
     get_json_web_key_set = call(keyspaces.get_json_web_key_set)
+
+    list_alerts = listed(alerts.list_alerts)
+    acknowledge_alert = call(alerts.acknowledge_alert)
+    watch_alerts = feed(alerts.watch_alerts)
 
     def wait_until_ready(self, timeout: float) -> None:
         """Open every connection, waiting until the server is there. For start-up: calls themselves fail at once.
@@ -258,6 +263,10 @@ class AsyncClient(Caller[grpc.aio.Channel]):
     get_keyspace = acall(keyspaces.get_keyspace)
     list_keyspaces = alisted(keyspaces.list_keyspaces)
     get_json_web_key_set = acall(keyspaces.get_json_web_key_set)
+
+    list_alerts = alisted(alerts.list_alerts)
+    acknowledge_alert = acall(alerts.acknowledge_alert)
+    watch_alerts = afeed(alerts.watch_alerts)
 
     async def wait_until_ready(self, timeout: float) -> None:  # noqa: ASYNC109  # as Client has it
         """Open every connection, waiting until the server is there. For start-up: calls themselves fail at once.

@@ -15,6 +15,8 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from doorward.v1 import (
+    alerts_pb2,
+    alerts_pb2_grpc,
     authz_pb2,
     authz_pb2_grpc,
     directory_pb2,
@@ -71,6 +73,14 @@ class Asked:
 Answer = Message | Failure | Callable[[Any], Message]
 
 
+@dataclass(frozen=True)
+class Fed:
+    """What one stream of answers has, and how it ends."""
+
+    answers: tuple[Message, ...]
+    end: Failure | None = None
+
+
 @dataclass
 class Door:
     """What to answer, and what was asked."""
@@ -78,6 +88,7 @@ class Door:
     port: int = 0
     asked: list[Asked] = field(default_factory=list)
     answers: dict[str, list[Answer]] = field(default_factory=lambda: defaultdict(list))
+    fed: dict[str, list[Fed]] = field(default_factory=lambda: defaultdict(list))
 
     @property
     def target(self) -> str:
@@ -104,13 +115,26 @@ class Door:
             context.abort(answer.code, answer.message)
         return answer if isinstance(answer, Message) else answer(request)
 
+    def feed(self, rpc: str, request: Any, context: grpc.ServicerContext) -> Iterator[Message]:
+        """Answer with the next of this RPC's `fed` streams; with none, end at once."""
+        self.asked.append(
+            Asked(rpc, request, dict(context.invocation_metadata()), context.time_remaining(), context.peer())
+        )
+        fed = self.fed[rpc].pop(0) if self.fed[rpc] else Fed(())
+        yield from fed.answers
+        if fed.end is not None:
+            context.set_trailing_metadata((("grpc-status-details-bin", fed.end.details),))
+            context.abort(fed.end.code, fed.end.message)
+
 
 def _servicer(door: Door, base: type, file: Any) -> Any:
     """Return a servicer of a generated base class whose every RPC asks the door; a stream is a list by then."""
     service = file.DESCRIPTOR.services_by_name[base.__name__.removesuffix("Servicer")]
 
-    def handler(method: Any) -> Callable[..., Message]:
+    def handler(method: Any) -> Callable[..., Any]:
         empty = getattr(file, method.output_type.name)()
+        if method.server_streaming and not method.client_streaming:
+            return lambda self, request, context: door.feed(method.name, request, context)
         return lambda self, request, context: door.answer(method.name, empty, request, context)
 
     return type(base.__name__, (base,), {method.name: handler(method) for method in service.methods})()
@@ -121,6 +145,9 @@ def opened(credentials: grpc.ServerCredentials | None = None) -> Iterator[Door]:
     """Serve on a free port until the end."""
     door = Door()
     server = grpc.server(futures.ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
+    alerts_pb2_grpc.add_AlertServiceServicer_to_server(
+        _servicer(door, alerts_pb2_grpc.AlertServiceServicer, alerts_pb2), server
+    )
     authz_pb2_grpc.add_AuthzServiceServicer_to_server(
         _servicer(door, authz_pb2_grpc.AuthzServiceServicer, authz_pb2), server
     )

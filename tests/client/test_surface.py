@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 import doorward
-from doorward import AsyncClient, Client, decision, errors, imports, model
+from doorward import AsyncClient, Client, alerts, decision, errors, imports, model
+from doorward.calls import alerts as alert_calls
 from doorward.calls import decided, directory, keys, keyspaces, listing
 from doorward.calls.imports import OUTCOMES
 from doorward.calls.values import PROPAGATIONS
 from doorward.channels import PATHS, SERVICE_CONFIG
-from doorward.v1 import authz_pb2, directory_pb2, errors_pb2, freshness_pb2, keys_pb2, keyspaces_pb2
+from doorward.v1 import alerts_pb2, authz_pb2, directory_pb2, errors_pb2, freshness_pb2, keys_pb2, keyspaces_pb2
 
 RPCS = sorted({path.rpartition("/")[2] for path in PATHS.values()} - {"Lease"})
 """All but the one that is no call: what keeps a cache fresh."""
@@ -28,7 +29,7 @@ def test_all_holds_every_public_name() -> None:
     assert all(getattr(doorward, name) is not None for name in names)
     defined = {
         name
-        for module in (decision, errors, imports, model)
+        for module in (alerts, decision, errors, imports, model)
         for name, kind in vars(module).items()
         if inspect.isclass(kind) and kind.__module__ == module.__name__
     }
@@ -99,6 +100,7 @@ def test_the_docstring_draws_the_tree_as_it_is() -> None:
         (decision.Step, listing.STEPS, authz_pb2.DecisionStep, "DECISION_STEP_"),
         (decision.Effect, listing.EFFECTS, authz_pb2.Effect, "EFFECT_"),
         (decision.RuleOutcome, listing.RULE_OUTCOMES, authz_pb2.RuleOutcome, "RULE_OUTCOME_"),
+        (alerts.AlertKind, alert_calls.ALERT_KINDS, alerts_pb2.AlertKind, "ALERT_KIND_"),
         (model.KeyState, keys.STATES, keys_pb2.KeyState, "KEY_STATE_"),
         (model.Ceiling, keys.CEILINGS, keys_pb2.Ceiling, "CEILING_"),
         (model.PrincipalKind, directory.KINDS, directory_pb2.PrincipalKind, "PRINCIPAL_KIND_"),

@@ -50,7 +50,7 @@ class Watch:
 def watching(api: Api, **request: Any) -> Iterator[Watch]:
     watch = Watch(api, **request)
     try:
-        until(lambda: watch.came or watch.failure is not None)
+        until(lambda: bool(watch.came) or watch.failure is not None)
         yield watch
     finally:
         watch.stop()
@@ -160,5 +160,5 @@ def test_only_ones_own_organization_is_watched(acme: Tenant, globex: Tenant) -> 
     with watching(globex.caller("viewer"), after=0) as watch:
         acme.alert()
         mine = globex.alert()
-        until(lambda: watch.alerts)
+        until(lambda: bool(watch.alerts))
         assert watch.alerts == [mine]
