@@ -104,6 +104,17 @@ from doorward.model import (
     Stranding,
 )
 from doorward.secret import Secret
+from doorward.usage import (
+    ExportFormat,
+    ExportPart,
+    LoggedDecision,
+    UnidentifiedUsage,
+    Usage,
+    UsageBreakdown,
+    UsageCount,
+    UsageDimension,
+    UsageValue,
+)
 
 if TYPE_CHECKING:
     from doorward.client import AsyncClient, Client
@@ -139,6 +150,8 @@ __all__ = [
     "Ended",
     "EtagMismatch",
     "Explanation",
+    "ExportFormat",
+    "ExportPart",
     "FailedPrecondition",
     "GrantForbidden",
     "Group",
@@ -167,6 +180,7 @@ __all__ = [
     "KeyspaceInvalid",
     "KeyspaceTestResult",
     "KeyspaceTestsFailed",
+    "LoggedDecision",
     "Misconfigured",
     "NotFound",
     "NotRecoverable",
@@ -201,7 +215,13 @@ __all__ = [
     "TraceStep",
     "Unauthenticated",
     "Unavailable",
+    "UnidentifiedUsage",
     "UnknownReference",
+    "Usage",
+    "UsageBreakdown",
+    "UsageCount",
+    "UsageDimension",
+    "UsageValue",
     "WatchedAlert",
 ]
 

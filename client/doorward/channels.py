@@ -16,7 +16,7 @@ import grpc.aio
 from google.protobuf.descriptor import FileDescriptor
 
 from doorward.config import Settings, is_loopback
-from doorward.v1 import alerts_pb2, authz_pb2, directory_pb2, keys_pb2, keyspaces_pb2
+from doorward.v1 import alerts_pb2, authz_pb2, directory_pb2, keys_pb2, keyspaces_pb2, usage_pb2
 
 C = TypeVar("C", bound=grpc.Channel | grpc.aio.Channel)
 
@@ -26,6 +26,7 @@ _FILES: tuple[FileDescriptor, ...] = (
     directory_pb2.DESCRIPTOR,
     keys_pb2.DESCRIPTOR,
     keyspaces_pb2.DESCRIPTOR,
+    usage_pb2.DESCRIPTOR,
 )
 
 PATHS = {

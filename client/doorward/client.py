@@ -31,6 +31,7 @@ from doorward.calls import (
     keys,
     keyspaces,
     listing,
+    usage,
 )
 from doorward.calls.authz import Deciding
 from doorward.channels import aio_pool, sync_pool
@@ -116,6 +117,9 @@ class Client(Caller[grpc.Channel]):
     list_alerts = listed(alerts.list_alerts)
     acknowledge_alert = call(alerts.acknowledge_alert)
     watch_alerts = feed(alerts.watch_alerts)
+    get_usage = call(usage.get_usage)
+    export_usage = feed(usage.export_usage)
+    list_decisions = listed(usage.list_decisions)
 
     def wait_until_ready(self, timeout: float) -> None:
         """Open every connection, waiting until the server is there. For start-up: calls themselves fail at once.
@@ -267,6 +271,9 @@ class AsyncClient(Caller[grpc.aio.Channel]):
     list_alerts = alisted(alerts.list_alerts)
     acknowledge_alert = acall(alerts.acknowledge_alert)
     watch_alerts = afeed(alerts.watch_alerts)
+    get_usage = acall(usage.get_usage)
+    export_usage = afeed(usage.export_usage)
+    list_decisions = alisted(usage.list_decisions)
 
     async def wait_until_ready(self, timeout: float) -> None:  # noqa: ASYNC109  # as Client has it
         """Open every connection, waiting until the server is there. For start-up: calls themselves fail at once.

@@ -154,6 +154,8 @@ class Decision:
     """Why this question could not be decided: one of a batch, which is not allowed then, but not denied either; or one
     for which `on_unavailable` said what to take for an answer.
     """
+    id: str = field(default="", compare=False)
+    """Names the decision in the decision log; empty for a dry run, and where nobody was asked."""
 
     def __bool__(self) -> bool:
         return self.allowed

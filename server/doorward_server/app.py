@@ -16,9 +16,6 @@ from grpc_health.v1 import health
 from doorward_server.config import Config, split_address
 from doorward_server.core.errors import DoorwardError
 from doorward_server.core.model import SECOND, Quotas
-from doorward_server.service.alert_sweeps import SWEEP_SECONDS as ALERT_SWEEP_SECONDS
-from doorward_server.service.alert_sweeps import AlertSweeps
-from doorward_server.service.alerts import Alerts
 from doorward_server.service.asking import Asking
 from doorward_server.service.authorizing import Authorizer
 from doorward_server.service.batch_revoking import BatchRevokes
@@ -39,11 +36,12 @@ from doorward_server.service.keys import Keys
 from doorward_server.service.keyspaces import Keyspaces
 from doorward_server.service.leasing import Hit, Leasing
 from doorward_server.service.mint import Mint
-from doorward_server.service.noticing import Noticing
 from doorward_server.service.peppers import Keyring, PepperProblem, Ring, check_peppers, make_ring, read_ring
 from doorward_server.service.pool import Pool
 from doorward_server.service.proving import Prover
 from doorward_server.service.replica import BEAT_SECONDS, Membership
+from doorward_server.service.reports import Reports
+from doorward_server.service.retention import Retention
 from doorward_server.service.revealing import Reveals
 from doorward_server.service.roles import Roles
 from doorward_server.service.tailing import Tailing
@@ -51,6 +49,7 @@ from doorward_server.service.telling import Telling
 from doorward_server.service.usage import LastUse
 from doorward_server.service.waiting import Registry, Waiting
 from doorward_server.store import Store
+from doorward_server.watch import Watch
 from doorward_server.wire.alerts import AlertServicer
 from doorward_server.wire.authz import AuthzServicer
 from doorward_server.wire.directory import DirectoryServicer
@@ -60,6 +59,8 @@ from doorward_server.wire.keyspaces import KeyspaceServicer
 from doorward_server.wire.metrics import Metrics
 from doorward_server.wire.scraping import serve_metrics
 from doorward_server.wire.server import QUIET, Servicers, Tls, bind, make_server, set_health
+from doorward_server.wire.usage import UsageServicer
+from doorward_server.wire.webhooks import WebhookServicer
 
 log = structlog.get_logger("doorward")
 FLUSH_SECONDS = 1.0
@@ -123,12 +124,12 @@ class App:
     directory: Directory
     roles: Roles
     keyspaces: Keyspaces
-    alerts: Alerts
     authorizer: Authorizer
     uses: LastUse
     counting: Counting
-    noticing: Noticing
+    watch: Watch
     recorder: Recorder
+    retention: Retention
     metrics: Metrics
     membership: Membership
     freshness: Freshness
@@ -137,7 +138,6 @@ class App:
     leasing: Leasing
     registry: Registry
     expiring: Expiring
-    alert_sweeps: AlertSweeps
     clock: Clock
     pools: tuple[Pool, ...]
     servicers: Servicers
@@ -148,6 +148,7 @@ class App:
         Raises BindFailed, PepperProblem, StoreUnavailable; OSError for the metrics' port or a missing PEM file.
         """
         self._stopped = False
+        self._dropped = (0, 0)
         self._health = health.aio.HealthServicer()
         self._gate = Gate(self.authorizer, self.metrics, QUIET, self.waiting.wait)
         self._server = make_server(self._gate, self.servicers, self._health, shares_port=shares_port)
@@ -173,11 +174,11 @@ class App:
         keep = (
             self._keep_flushing(),
             self._watch_lease(),
-            self._keep_beating(),
+            self._keep(self._beat, BEAT_SECONDS, "this replica could not say that it lives"),
             self._keep_expiring(),
-            self._keep_alerting(),
-            self._keep_tidy(),
-            self._keep_pruning(),
+            *(self._keep(*work) for work in self.watch.work),
+            self._keep(self._tidy, TIDY_SECONDS, "dead replicas stay registered"),
+            self._keep(self._prune, PRUNE_SECONDS, "the change log, usage and recorded decisions stay as they are"),
         )
         self._tasks = [asyncio.create_task(it) for it in keep]
         return port
@@ -189,7 +190,7 @@ class App:
         self._stopped = True
         await self._health.enter_graceful_shutdown()
         self.leasing.close()
-        self.alerts.close()
+        self.watch.close()
         await self._drain()
         for task in self._tasks:
             task.cancel()
@@ -197,7 +198,7 @@ class App:
         for flush, loss in (
             (self.uses.flush, "last uses are lost"),
             (self.counting.flush, "usage is lost"),
-            (self.noticing.flush, "alerts are lost"),
+            (self.watch.noticing.flush, "alerts are lost"),
             (self.recorder.flush, "sampled decisions are not recorded"),
         ):
             try:
@@ -236,14 +237,22 @@ class App:
                     await self.uses.due.wait()
             await _attempt(self.uses.flush, "last uses wait for the next flush")
             await _attempt(self.counting.flush, "usage waits for the next flush")
-            await _attempt(self.noticing.flush, "alerts wait for the next flush")
+            await _attempt(self.watch.noticing.flush, "alerts wait for the next flush")
             await _attempt(self.recorder.flush, "sampled decisions wait for the next flush")
+            self._tell_dropped()
             await asyncio.sleep(FLUSH_SECONDS / 10)
 
-    async def _keep_beating(self) -> None:
-        while True:
-            await asyncio.sleep(BEAT_SECONDS)
-            await _attempt(lambda: self._beats.run(self.membership.beat), "this replica could not say that it lives")
+    def _tell_dropped(self) -> None:
+        dropped = self.counting.dropped, self.recorder.dropped
+        if dropped != self._dropped:
+            self._dropped = dropped
+            log.error("usage is not whole: the store was away for too long", decisions=dropped[0], records=dropped[1])
+
+    async def _beat(self) -> None:
+        await self._beats.run(self.membership.beat)
+
+    async def _tidy(self) -> None:
+        await self._beats.run(self.registry.tidy)
 
     async def _keep_expiring(self) -> None:
         while True:
@@ -253,26 +262,16 @@ class App:
     async def _sweep(self) -> None:
         await self.pools[1].run(self.expiring.sweep, self.clock())
 
-    async def _keep_alerting(self) -> None:
+    @staticmethod
+    async def _keep(work: Callable[[], Awaitable[object]], seconds: float, complaint: str) -> None:
         while True:
-            await asyncio.sleep(ALERT_SWEEP_SECONDS)
-            await _attempt(self._alert, "alerts wait for the next sweep")
-
-    async def _alert(self) -> None:
-        await self.pools[1].run(self.alert_sweeps.sweep, self.clock())
-
-    async def _keep_tidy(self) -> None:
-        while True:
-            await asyncio.sleep(TIDY_SECONDS)
-            await _attempt(lambda: self._beats.run(self.registry.tidy), "dead replicas stay registered")
-
-    async def _keep_pruning(self) -> None:
-        while True:
-            await asyncio.sleep(PRUNE_SECONDS)
-            await _attempt(self._prune, "the change log stays as long as it is")
+            await asyncio.sleep(seconds)
+            await _attempt(work, complaint)
 
     async def _prune(self) -> None:
         while await self.pools[1].run(self.store.prune_changes):
+            pass
+        while await self.pools[1].run(self.retention.sweep, self.clock()):
             pass
 
     async def _say(self, ready: bool) -> None:
@@ -317,8 +316,10 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     )  # what is recorded before it is answered waits for nothing else
     chance = dice.Random(random(8)).random  # noqa: S311  # which ALLOWs are recorded is no secret
     recorder = Recorder(store, LogFile(config.decisions), to_stdout, recording, chance)
-    noticing = Noticing(store, catalog, management, clock)
-    telling = Telling(counting, noticing, recorder, new_id("d", random) + "-")
+    mint = Mint(keyring, random, config.bcrypt_cost)
+    watch = Watch.build(config, store, catalog, guard, mint, management, clock, random)
+    telling = Telling(counting, watch.noticing, recorder, new_id("d", random) + "-")
+    metrics.watch_losses(lambda: (counting.dropped, recorder.dropped))
     prover = Prover(store, keyring, slow, penalty, management, clock, random(32))
     waits = Pool("waits", threads=1, backlog=8)  # one look at a time: those who wait share it
     freshness = Freshness(reads, keyring.current.lookup, boot)
@@ -327,7 +328,6 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     stale = round(config.serve_stale_for * SECOND)
     membership = Membership(store, keyring, config.peppers, clock, partial(new_id, "replica", random), stale)
     lease = _follow(store, membership, freshness, catalog, guard, metrics, waits, uses, counting, clock)
-    mint = Mint(keyring, random, config.bcrypt_cost)
     keys = Keys(store, catalog, guard, mint, quotas, clock, random)
     imports = Imports(
         store, catalog, guard, keys, mint, keyring.current.lookup, management, hashing, quotas, clock, random
@@ -335,18 +335,20 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     batch_revokes, reveals = BatchRevokes(store, catalog, guard, clock), Reveals(store, catalog, keys, mint, clock)
     directory = Directory(store, guard, clock)
     roles = Roles(store, catalog, guard, quotas, clock, random)
-    keyspaces, alerts = Keyspaces(store, catalog, guard, mint, clock), Alerts(store, guard, clock)
+    keyspaces = Keyspaces(store, catalog, guard, mint, clock)
     servicers = Servicers(
         keys=KeyServicer(keys, imports, batch_revokes, reveals, catalog, management, clock),
         authz=AuthzServicer(authorizer, Explainer(Asking(finder, guard), clock), lease.leasing, metrics),
         directory=DirectoryServicer(directory, roles, Facts(store, catalog, guard, quotas, clock), management),
         keyspaces=KeyspaceServicer(keyspaces, management),
-        alerts=AlertServicer(alerts, management),
+        alerts=AlertServicer(watch.alerts, management),
+        webhooks=WebhookServicer(watch.webhooks, management, watch.posting),
+        usage=UsageServicer(Reports(store, guard, clock), management),
     )
-    pools = (reads, management, slow, penalty, hashing, waits, recording)
-    services = (keys, directory, roles, keyspaces, alerts, authorizer, uses, counting, noticing, recorder)
-    sweeps = (Expiring(store), AlertSweeps(store, catalog))
-    return App(config, store, *services, metrics, *lease, *sweeps, clock, pools, servicers)
+    pools = (reads, management, slow, penalty, hashing, waits, recording, watch.posting)
+    watched = (counting, watch, recorder, Retention(store, catalog))
+    services = (keys, directory, roles, keyspaces, authorizer, uses, *watched)
+    return App(config, store, *services, metrics, *lease, Expiring(store), clock, pools, servicers)
 
 
 class _Lease(NamedTuple):

@@ -1,5 +1,7 @@
 """A backend that asks all the time, of any replica, and writes down what it is told. A program of a chaos run.
 
+Some have a cache of decisions: the client library's, over several connections that lead to all replicas.
+
 It prefers texts that were changed a moment ago: what is stale is stale there.
 """
 
@@ -14,14 +16,19 @@ from typing import Any
 
 import grpc
 
+from doorward import CallFailed, Client
 from tests.chaos.actors import Api, connect, first_order, in_background, orders, question, reason, tell
 from tests.chaos.history import DEFAULT, FULL, Recorder, boottime
+from tests.chaos.plants import PLANTS
 
 TIMEOUTS = (0.5, 0.5, 0.5, 0.5, 4.0)
 """Seconds. Most do not wait for a replica that is stopped; some do, so that it has something to answer afterwards."""
 REMEMBERED = 30
 """Texts that it goes on asking about after they were retired, so that nothing rises from the dead unseen."""
 ONCE_A_SECOND = 1.0
+CHANNELS = 2
+OFTEN_REOPENED = 0.003
+"""Of the questions to a client with a cache, so many break its stream off first."""
 
 
 class Asking:
@@ -59,6 +66,61 @@ class Asking:
         return id, *known[id]
 
 
+class Door:
+    """All replicas, asked by themselves."""
+
+    hits = 0
+
+    def __init__(self, targets: list[tuple[str, int]], key: str, dice: random.Random) -> None:
+        self._apis = connect(targets, key)
+        self._dice = dice
+
+    def ask(self, it: tuple[str, str, str], consistency: str, timeout: float, recorder: Recorder) -> bool:
+        """Ask one question and write down the answer; tell whether there was one."""
+        return ask(self._dice.choice(self._apis), it, consistency, timeout, recorder)
+
+
+class CachingDoor:
+    """The client library with a cache. It asks whichever replica comes next."""
+
+    def __init__(self, targets: list[tuple[str, int]], key: str, dice: random.Random) -> None:
+        target = "ipv4:" + ",".join(f"127.0.0.1:{port}" for _, port in targets)
+        self._client = Client(target, key, insecure=True, channels=CHANNELS, cache=1000)
+        self._dice = dice
+
+    @property
+    def hits(self) -> int:
+        """How often it answered from memory."""
+        info = self._client.cache_info()
+        return info.hits if info is not None else 0
+
+    def ask(self, it: tuple[str, str, str], consistency: str, timeout: float, recorder: Recorder) -> bool:
+        """As `Door`."""
+        id, text, keyspace = it
+        if self._dice.random() < OFTEN_REOPENED:
+            self._reopen()
+        start = boottime()
+        try:
+            decision = self._client.authorize(
+                text,
+                keyspace=keyspace,
+                action="things:read",
+                resource="things/1",
+                consistency="full" if consistency == FULL else None,
+                timeout=timeout,
+            )
+        except CallFailed:
+            recorder.unanswered()
+            return False
+        recorder.question(id, start, boottime(), str(decision.reason), "cache", consistency)
+        return True
+
+    def _reopen(self) -> None:
+        keeper: Any = self._client._cached._keeper  # type: ignore[union-attr]  # it has one
+        if keeper._call is not None:
+            keeper._call.cancel()
+
+
 def ask(api: Api, it: tuple[str, str, str], consistency: str, timeout: float, recorder: Recorder) -> bool:
     """Ask one question and write down the answer; tell whether there was one."""
     id, text, keyspace = it
@@ -80,21 +142,23 @@ def main() -> None:
     recorder = Recorder(Path(told["history"]), told["name"])
     asking = Asking(dice)
     in_background(asking.listen)
-    apis = connect(told["targets"], told["key"])
+    if told["plant"]:
+        PLANTS[told["plant"]].plant()
+    door = (CachingDoor if told["cache"] else Door)(told["targets"], told["key"], dice)
     asked, said_at = 0, time.monotonic()
     while not asking.stopping.is_set():
         if (it := asking.next()) is None:
             asking.stopping.wait(0.05)
             continue
         consistency = FULL if told["full"] and dice.random() < 0.1 else DEFAULT
-        answered = ask(dice.choice(apis), it, consistency, dice.choice(TIMEOUTS), recorder)
+        answered = door.ask(it, consistency, dice.choice(TIMEOUTS), recorder)
         asked += answered
         if time.monotonic() - said_at > ONCE_A_SECOND:
             said_at = time.monotonic()
-            tell(asked=asked)
+            tell(asked=asked, hits=door.hits)
         asking.stopping.wait(dice.random() * told["pace"] if answered else 0.02)
     recorder.close()
-    tell(asked=asked)
+    tell(asked=asked, hits=door.hits)
 
 
 if __name__ == "__main__":

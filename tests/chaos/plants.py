@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
+from doorward.cache import DecisionCache
+from doorward.leases import LeasedCache
 from doorward_server.core.freshness import Cache, Flights, Lease, Outcome, Tail, Wait
 from doorward_server.service.catalog import Catalog
 from doorward_server.service.finding import Finder
@@ -24,7 +26,7 @@ from doorward_server.store.dialect import Sqlite
 
 Spoil = Callable[[], None]
 DICE = Random()
-SLOW_READ, SLOWEST_READ, SLOW_POLL = 0.06, 0.4, 0.08
+SLOW_READ, SLOWEST_READ, SLOW_POLL, SLOWEST_PONG = 0.06, 0.4, 0.08, 1.2
 """Seconds, at most."""
 MEANWHILE = 5_000_000_000
 """Nanoseconds."""
@@ -49,6 +51,7 @@ BOTH = ("sqlite", "postgresql")
 STOPPED = ("stopped for longer than L",)
 CUT_OFF = ("database: half-open", "database: stalled", "database: answers dropped")
 MOMENT = ("stopped for a moment",)
+DELAYED = ("callers: stalled", "callers: half-open", "callers: answers dropped", "stopped for a moment")
 COMING = ("left and came", "killed and started", "stopped for a moment")
 
 
@@ -98,10 +101,22 @@ def _slow_polls(
         put(connection, "poll", poll)
 
 
-@plant("nothing: reads and polls are slow, and no promise is broken by that")
+def _slow_pongs() -> None:
+    received = DecisionCache.received
+
+    def slowly(self: DecisionCache, told: Any) -> bool:
+        if told.HasField("pong"):
+            time.sleep(DICE.random() * SLOWEST_PONG)
+        return received(self, told)
+
+    put(DecisionCache, "received", slowly)
+
+
+@plant("nothing: reads, polls and what callers' caches are told are slow, and no promise is broken by that")
 def slow() -> None:
     _slow_reads()
     _slow_polls()
+    _slow_pongs()
 
 
 # --- fills ------------------------------------------------------------------------------------------------------------
@@ -268,3 +283,52 @@ def waiting_off() -> None:
         return Outcome.ACKNOWLEDGED
 
     put(Waiting, "wait", wait)
+
+
+# --- the caches in callers --------------------------------------------------------------------------------------------
+
+
+@plant("6.4: a cache acknowledges what it has not dropped", under=MOMENT)
+def client_drops_nothing() -> None:
+    put(LeasedCache, "_bury", lambda self, token, revision: None)
+
+
+@plant("6.4: a lease is counted from when the pong came, not from when its ping was sent", under=MOMENT)
+def client_lease_from_receipt() -> None:
+    _slow_pongs()
+    right = LeasedCache.ponged
+
+    def ponged(self: Any, sequence: int, revision: int, max_staleness: int, now: int) -> None:
+        self._sent = dict.fromkeys(self._sent, now)
+        right(self, sequence, revision, max_staleness, now)
+
+    put(LeasedCache, "ponged", ponged)
+
+
+@plant("6.4: what comes over the stream extends the lease, although it answers no ping", under=DELAYED)
+def client_takes_a_push_for_a_pong() -> None:
+    right = LeasedCache.invalidated
+
+    def invalidated(self: Any, revision: int, dropped: Any, everything: bool) -> None:
+        right(self, revision, dropped, everything)
+        self.until = max(self.until, boot_clock() + 1_000_000_000)
+
+    put(LeasedCache, "invalidated", invalidated)
+
+
+@plant("6.4: what was kept before a new stream is still used, and the lease goes on", under=DELAYED)
+def client_keeps_its_entries_on_a_new_stream() -> None:
+    put(LeasedCache, "connected", lambda self: None)
+
+
+@plant("6.4: a decision is kept without one of the fields of its question", under=MOMENT)
+def client_forgets_a_field() -> None:
+    right = DecisionCache.key
+
+    def key(self: DecisionCache, request: Any, acting_for: str) -> Any:
+        less = type(request)()
+        less.CopyFrom(request)
+        less.ClearField("key")
+        return right(self, less, acting_for)
+
+    put(DecisionCache, "key", key)

@@ -18,6 +18,8 @@ class Report:
     seconds: float
     allowed: int
     unanswered: int
+    hits: int
+    """Answers that came from a cache in a caller."""
     full: int
     changes: dict[str, int]
     unknown: int
@@ -36,6 +38,7 @@ class Report:
             "changes": (sum(self.changes.values()), changes),
             "faults": (sum(self.faults.values()), faults),
             "ALLOWs": (self.allowed, questions // 10),
+            "answers from caches": (self.hits, questions // 10),
             "denials": (self.verdict.checked - self.allowed, questions // 20),
         }
         return [f"only {had} {what}, not {least}" for what, (had, least) in done.items() if had < least]
@@ -54,7 +57,7 @@ def told(report: Report) -> str:
     lines = [
         f"{report.store}, seed {report.seed}, {report.seconds:.0f} s",
         f"  questions  {verdict.checked} checked ({report.allowed} ALLOW, {report.full} fully consistent), "
-        f"{report.unanswered} unanswered",
+        f"{report.unanswered} unanswered; {report.hits} answers came from caches in callers",
         f"  changes    {sum(report.changes.values())}, and {report.unknown} of unknown outcome:"
         f" {_counted(report.changes)}",
         f"  faults     {sum(report.faults.values())}: {_counted(report.faults)}",

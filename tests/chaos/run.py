@@ -58,6 +58,8 @@ class Fleet:
     key: str = ""
     programs: list[Program] = field(default_factory=list)
     asked: Counter[str] = field(default_factory=Counter)
+    hits: Counter[str] = field(default_factory=Counter)
+    """Answers from caches in callers."""
     changed: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -88,6 +90,7 @@ class Fleet:
         for said in program.said():
             if "asked" in said:
                 self.asked[program.name] = said["asked"]
+                self.hits[program.name] = said["hits"]
             elif "changed" in said:
                 self.changed[program.name] = said["changed"]
             elif "counts" in said:
@@ -116,6 +119,7 @@ def _work(fleet: Fleet, store: Database, settings: Settings) -> Faults:
     for number in range(CLIENTS):
         far = {"targets": fleet.far} if number % 4 == 3 else {}
         first = {"name": f"client{number}", "seed": settings.seed * 100 + number, "full": consistency}
+        first |= {"cache": number % 2 == 1, "plant": settings.plant}
         fleet.add("tests.chaos.client", {**common, **first, **far})
     for number in range(MUTATORS):
         first = {"name": f"m{number}", "seed": settings.seed * 100 + 50 + number, "fresh": consistency}
@@ -208,6 +212,7 @@ def _report(
         seconds=seconds,
         allowed=sum(it.allowed for it in read.questions),
         unanswered=read.unanswered,
+        hits=fleet.hits.total(),
         full=sum(it.consistency != history.DEFAULT for it in read.questions),
         changes=dict(sorted(known.items())),
         unknown=sum(it.end is None for it in read.changes),

@@ -34,9 +34,14 @@ def test_a_change_that_waits_for_nobody_is_noticed() -> None:
     assert look_for("waiting-off", "sqlite", rounds=(8, 15, 30)).violations
 
 
+@pytest.mark.timeout(400)
+def test_a_cache_in_a_caller_that_drops_nothing_is_noticed() -> None:
+    assert look_for("client-drops-nothing", "sqlite", rounds=(8, 15, 30)).violations
+
+
 def test_a_run_that_did_too_little_is_no_proof() -> None:
     idle = Report(
-        store="none", seed=0, verdict=Verdict(checked=1499), seconds=1, allowed=1499, unanswered=0, full=0, changes={},
-        unknown=0, manners={}, faults={}, waits={},
+        store="none", seed=0, verdict=Verdict(checked=1499), seconds=1, allowed=1499, unanswered=0, hits=0, full=0,
+        changes={}, unknown=0, manners={}, faults={}, waits={},
     )  # fmt: skip
-    assert len(EVERY_DAY.lacking(idle)) == 4
+    assert len(EVERY_DAY.lacking(idle)) == 5

@@ -25,6 +25,8 @@ from doorward.v1 import (
     keys_pb2_grpc,
     keyspaces_pb2,
     keyspaces_pb2_grpc,
+    usage_pb2,
+    usage_pb2_grpc,
 )
 
 KEY = "dw_live_0123456789abcdefghijklmnopqrstuvwxyzABCD"
@@ -102,6 +104,17 @@ class Door:
         """Give these answers to the next calls of an RPC; the last one to all after them, too."""
         self.answers[rpc] = list(answers)
 
+    def feed(self, rpc: str, empty: Message, request: Any, context: grpc.ServicerContext) -> Iterator[Message]:
+        """Give the next of this RPC's `fed` streams; without any, all of its answers, one after the other."""
+        if self.fed[rpc]:
+            yield from self._fed(rpc, request, context)
+            return
+        while True:
+            more = len(self.answers[rpc]) > 1
+            yield self.answer(rpc, empty, request, context)
+            if not more:
+                return
+
     def answer(self, rpc: str, empty: Message, request: Any, context: grpc.ServicerContext) -> Message:
         script = self.answers[rpc]
         answer: Answer = (script.pop(0) if len(script) > 1 else script[0]) if script else empty
@@ -115,12 +128,11 @@ class Door:
             context.abort(answer.code, answer.message)
         return answer if isinstance(answer, Message) else answer(request)
 
-    def feed(self, rpc: str, request: Any, context: grpc.ServicerContext) -> Iterator[Message]:
-        """Answer with the next of this RPC's `fed` streams; with none, end at once."""
+    def _fed(self, rpc: str, request: Any, context: grpc.ServicerContext) -> Iterator[Message]:
         self.asked.append(
             Asked(rpc, request, dict(context.invocation_metadata()), context.time_remaining(), context.peer())
         )
-        fed = self.fed[rpc].pop(0) if self.fed[rpc] else Fed(())
+        fed = self.fed[rpc].pop(0)
         yield from fed.answers
         if fed.end is not None:
             context.set_trailing_metadata((("grpc-status-details-bin", fed.end.details),))
@@ -134,7 +146,7 @@ def _servicer(door: Door, base: type, file: Any) -> Any:
     def handler(method: Any) -> Callable[..., Any]:
         empty = getattr(file, method.output_type.name)()
         if method.server_streaming and not method.client_streaming:
-            return lambda self, request, context: door.feed(method.name, request, context)
+            return lambda self, request, context: door.feed(method.name, empty, request, context)
         return lambda self, request, context: door.answer(method.name, empty, request, context)
 
     return type(base.__name__, (base,), {method.name: handler(method) for method in service.methods})()
@@ -157,6 +169,9 @@ def opened(credentials: grpc.ServerCredentials | None = None) -> Iterator[Door]:
     keys_pb2_grpc.add_KeyServiceServicer_to_server(_servicer(door, keys_pb2_grpc.KeyServiceServicer, keys_pb2), server)
     keyspaces_pb2_grpc.add_KeyspaceServiceServicer_to_server(
         _servicer(door, keyspaces_pb2_grpc.KeyspaceServiceServicer, keyspaces_pb2), server
+    )
+    usage_pb2_grpc.add_UsageServiceServicer_to_server(
+        _servicer(door, usage_pb2_grpc.UsageServiceServicer, usage_pb2), server
     )
     address = "127.0.0.1:0"
     door.port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)

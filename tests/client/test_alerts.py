@@ -61,6 +61,7 @@ def test_a_watch_gives_what_comes_and_how_it_failed(door: Door, client: Client) 
 
 
 def test_without_a_place_a_watch_begins_now(door: Door, client: Client) -> None:
+    door.fed["WatchAlerts"] = [Fed(())]
     assert list(client.watch_alerts()) == []
     assert not door.last.request.HasField("after")
 

@@ -11,13 +11,23 @@ from typing import Any
 import pytest
 
 import doorward
-from doorward import AsyncClient, Client, alerts, decision, errors, imports, model
+from doorward import AsyncClient, Client, alerts, decision, errors, imports, model, usage
 from doorward.calls import alerts as alert_calls
 from doorward.calls import decided, directory, keys, keyspaces, listing
 from doorward.calls.imports import OUTCOMES
+from doorward.calls.usage import DIMENSIONS, FORMATS
 from doorward.calls.values import PROPAGATIONS
 from doorward.channels import PATHS, SERVICE_CONFIG
-from doorward.v1 import alerts_pb2, authz_pb2, directory_pb2, errors_pb2, freshness_pb2, keys_pb2, keyspaces_pb2
+from doorward.v1 import (
+    alerts_pb2,
+    authz_pb2,
+    directory_pb2,
+    errors_pb2,
+    freshness_pb2,
+    keys_pb2,
+    keyspaces_pb2,
+    usage_pb2,
+)
 
 RPCS = sorted({path.rpartition("/")[2] for path in PATHS.values()} - {"Lease"})
 """All but the one that is no call: what keeps a cache fresh."""
@@ -29,7 +39,7 @@ def test_all_holds_every_public_name() -> None:
     assert all(getattr(doorward, name) is not None for name in names)
     defined = {
         name
-        for module in (alerts, decision, errors, imports, model)
+        for module in (alerts, decision, errors, imports, model, usage)
         for name, kind in vars(module).items()
         if inspect.isclass(kind) and kind.__module__ == module.__name__
     }
@@ -106,6 +116,8 @@ def test_the_docstring_draws_the_tree_as_it_is() -> None:
         (model.PrincipalKind, directory.KINDS, directory_pb2.PrincipalKind, "PRINCIPAL_KIND_"),
         (imports.ImportOutcome, OUTCOMES, keys_pb2.ImportOutcome, "IMPORT_OUTCOME_"),
         (model.Propagation, PROPAGATIONS, freshness_pb2.Propagation, "PROPAGATION_"),
+        (usage.UsageDimension, DIMENSIONS, usage_pb2.UsageDimension, "USAGE_DIMENSION_"),
+        (usage.ExportFormat, FORMATS, usage_pb2.ExportFormat, "EXPORT_FORMAT_"),
         (model.ApplyOutcome, keyspaces.OUTCOMES, keyspaces_pb2.ApplyOutcome, "APPLY_OUTCOME_"),
     ],
 )

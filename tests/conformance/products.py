@@ -41,6 +41,7 @@ from doorward import (
     Relation,
     Secret,
     SentRelation,
+    Usage,
 )
 from doorward_server.core.model import SECOND
 from tests.wire.serving import Server, unique
@@ -239,6 +240,12 @@ class Customer:
                 return read
             time.sleep(0.02)
         raise AssertionError("the use was not written")
+
+    def usage(self, *by: str, client: Client | None = None, **scope: Any) -> Usage:
+        """Sums of this product's keys of this customer, once all that was asked is written."""
+        server = self.desk.server
+        server.on_loop(server.app.counting.flush)
+        return (client or self.root).get_usage(by=by, **{**self._here, **scope})
 
     def member(self, principal: str, *roles: str) -> Client:
         """A client that calls Doorward as *principal*, which holds *roles* there (default: member)."""

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from doorward import CallerForbidden, Ceiling, Decision, HttpRequest, InvalidField, IssuedKey, Key
+from doorward import CallerForbidden, Ceiling, Decision, HttpRequest, InvalidField, IssuedKey, Key, UsageDimension
 from tests.conformance.products import EXAMPLES, Customer, Desk, identity_of, text_of
 
 HEADER = "FACTION-API-KEY"
@@ -254,3 +254,14 @@ def test_the_files_own_tests_pass_where_it_is_applied(acme: Customer) -> None:
     results = acme.root.test_keyspace(name="faction")
     assert len(results) == 44
     assert all(result.passed for result in results)
+
+
+def test_keys_track_usage_by_themselves(acme: Customer) -> None:
+    """Counted without anybody's doing, what was denied too; users see their own."""
+    alice = acme.person("assessor")
+    key = acme.key(owner=alice)
+    assert acme.ask(by_header(key), "templates:list")
+    assert not acme.ask(by_header(key), "users:list")
+    usage = acme.usage("ACTION", key_id=key.key.id, client=acme.member(alice))
+    assert (usage.total.allowed, usage.total.denied) == (1, 1)
+    assert {it.value for it in usage.by[UsageDimension.ACTION].values} == {"templates:list", "users:list"}

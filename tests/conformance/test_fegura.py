@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from doorward import CallerForbidden, Decision, HttpRequest, InvalidField, IssuedKey, KeyState
+from doorward import CallerForbidden, Decision, HttpRequest, InvalidField, IssuedKey, KeyState, UsageDimension
 from tests.conformance.products import EXAMPLES, Customer, Desk, Product, identity_of, text_of
 from tests.wire.tenants import never_made
 
@@ -249,6 +249,16 @@ def test_when_a_key_was_used_last_is_told(acme: Customer) -> None:
     assert acme.root.get_key(key.key.id, organization=acme.id).last_used_at is None
     assert acme.ask(bearing(key), "accounts:read")
     assert acme.used(key, acme.desk.now).last_used_at == acme.desk.now
+
+
+def test_the_activity_of_a_key_can_be_reviewed(acme: Customer) -> None:
+    key = acme.key("read")
+    for address in ("192.0.2.1", "203.0.113.66"):
+        assert acme.ask(bearing(key), "accounts:read", client_ip=address)
+    usage = acme.usage("ADDRESS", "ACTION", "HOUR", key_id=key.key.id)
+    assert usage.total.allowed == 2
+    assert {it.value for it in usage.by[UsageDimension.ADDRESS].values} == {"192.0.2.1", "203.0.113.66"}
+    assert [it.count.allowed for it in usage.by[UsageDimension.HOUR].values] == [2]
 
 
 @pytest.mark.parametrize("name", ["api_key", "key", "token", "access_token", "Authorization"])

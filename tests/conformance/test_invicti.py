@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from doorward import HttpRequest, InvalidField, IssuedKey
+from doorward import HttpRequest, InvalidField, IssuedKey, Question
 from tests.conformance.invicti import FORBIDDEN, UNAUTHORIZED, forbidden, unauthorized, x_auth
 from tests.conformance.products import EXAMPLES, Customer, Desk, identity_of, text_of
 
@@ -137,6 +137,21 @@ def test_every_operation_is_told_with_the_identity_of_the_keys_owner(acme: Custo
             "alice@acme.example",
         )
         assert (identity.key_id, identity.organization) == (key.key.id, acme.id)
+
+
+def test_every_operation_is_logged_under_the_identity_of_the_keys_owner(acme: Customer) -> None:
+    """Allowed or not, each is in the log by the time it is answered: nothing is sampled, nothing is cached."""
+    alice = acme.person("viewer")
+    key = acme.key(owner=alice)
+    answers = [acme.ask(x_auth(key), action) for action in ("targets:list", "users:create") * 5]
+    answers += acme.ask_all(key, [Question("targets:list"), Question("users:create")])
+    answers.append(acme.whose(key))
+    log = list(acme.root.list_decisions(organization=acme.id, owner=alice))
+    assert sorted(it.id for it in log) == sorted(answer.id for answer in answers)
+    assert {(it.key_id, it.owner, it.organization) for it in log} == {(key.key.id, alice, acme.id)}
+    told = {answer.id: (answer.allowed, answer.reason) for answer in answers}
+    assert {it.id: (it.allowed, it.reason) for it in log} == told
+    assert text_of(key) not in str(log)
 
 
 ROLES = {

@@ -44,7 +44,7 @@ def watched(door: Door) -> str:
 
 
 def flush(door: Door) -> None:
-    door.run(door.app.noticing.flush())
+    door.run(door.app.watch.noticing.flush())
 
 
 def told(door: Door, organization: str, rule: str = "") -> list[Alert]:
@@ -204,7 +204,7 @@ def test_a_replaced_text_that_is_still_used_is_told_of_once_a_day(door: Door, wa
 def test_a_limit_that_is_nearly_used_is_told_of_at_each_percentage_once(door: Door, watched: str) -> None:
     acme, shop = door.organization(), door.app.keyspaces._catalog.get(watched)
     for used in range(70, 101):
-        door.app.noticing.nearly_used(acme, shop, "key_1", "key_1", ("per-day", DAY), 100, used)
+        door.app.watch.noticing.nearly_used(acme, shop, "key_1", "key_1", ("per-day", DAY), 100, used)
         flush(door)
     assert [(it.threshold, it.observed) for it in told(door, acme, "near")] == [(80, 80), (95, 95)]
 
@@ -212,7 +212,7 @@ def test_a_limit_that_is_nearly_used_is_told_of_at_each_percentage_once(door: Do
 def test_a_leak_is_told_of(door: Door, watched: str) -> None:
     acme, shop = door.organization(), door.app.keyspaces._catalog.get(watched)
     for _ in range(3):
-        door.app.noticing.leaked(acme, shop, "key_1", "a public repository", "It was revoked.")
+        door.app.watch.noticing.leaked(acme, shop, "key_1", "a public repository", "It was revoked.")
     flush(door)
     (leak,) = told(door, acme)
     assert (leak.kind, leak.key) == (AlertKind.LEAKED, "key_1")
@@ -222,7 +222,7 @@ def test_a_leak_is_told_of(door: Door, watched: str) -> None:
 
 
 def sweep(door: Door) -> int:
-    return door.app.alert_sweeps.sweep(door.clock())
+    return door.app.watch.sweeps.sweep(door.clock())
 
 
 def test_keys_that_expire_idle_or_age_are_told_of_once(door: Door, watched: str) -> None:

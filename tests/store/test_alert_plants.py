@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from doorward_server.core.alerts import Alert
-from doorward_server.store import Store
+from doorward_server.store import Store, transaction
 from doorward_server.store import alerts as planted
 from tests.store import test_alerts as checks
 
@@ -32,14 +33,14 @@ def endless_window(patch: pytest.MonkeyPatch) -> None:
 
 def anybodys_baseline(patch: pytest.MonkeyPatch) -> None:
     """What all keys of the organization did is taken for what the key usually does."""
-    whole = planted.Transaction.ask
+    whole = transaction.Transaction.ask
 
-    def ask(self: planted.Transaction, sql: str, *params: object) -> list[planted.Any]:
+    def ask(self: transaction.Transaction, sql: str, *params: object) -> list[Any]:
         if "FROM usage_cell WHERE organization = ? AND key = ?" in sql:
             sql = sql.replace("key = ?", "key <> ?")
         return whole(self, sql, *params)
 
-    patch.setattr(planted.Transaction, "ask", ask)
+    patch.setattr(transaction.Transaction, "ask", ask)
 
 
 Check = Callable[[Store, str], None]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -48,7 +49,8 @@ def at_once(work: Callable[[], Any], times: int) -> list[Any]:
 
 def check_two_replicas_tell_once(store: Store) -> None:
     for quiet in (0, WINDOW):
-        seen = at_once(lambda quiet=quiet: store.alerts.add([alert(topic=f"spike{quiet}", quiet=quiet)]), 4)
+        spike = alert(topic=f"spike{quiet}", quiet=quiet)
+        seen = at_once(partial(store.alerts.add, [spike]), 4)
         assert sum(map(len, seen)) == 1, seen
     assert [it.sequence for it in store.alerts.list_after("acme", 0, 10)] == [1, 2]
 

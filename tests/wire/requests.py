@@ -14,6 +14,8 @@ from doorward.v1 import authz_pb2 as authz
 from doorward.v1 import directory_pb2 as directory
 from doorward.v1 import keys_pb2 as keys
 from doorward.v1 import keyspaces_pb2 as keyspaces
+from doorward.v1 import usage_pb2 as usage
+from doorward.v1 import webhooks_pb2 as webhooks
 from tests.wire.serving import example, unique
 from tests.wire.tenants import Tenant, new_tenant, question
 
@@ -115,6 +117,10 @@ roles:
 """A keyspace that declares relations, parents and attributes. Its keys can be granted freely: no owner limits them."""
 
 
+def _used(t: Tenant) -> usage.UsageScope:
+    return usage.UsageScope(organization=t.id, key_id=t.key().id)
+
+
 def at_desk(t: Tenant, **fields: Any) -> dict[str, Any]:
     """The fields that say that it is about `desk` in this organization, and *fields*; the keyspace is there then."""
     t.root.keyspaces.ApplyKeyspace(keyspaces.ApplyKeyspaceRequest(source=DESK))
@@ -136,6 +142,20 @@ def _resource(t: Tenant) -> dict[str, Any]:
     fields = at_desk(t, resource=f"tickets/{unique('t')}")
     t.root.directory.PutResource(directory.PutResourceRequest(resource=directory.StoredResource(**fields)))
     return fields
+
+
+RECEIVER = "http://127.0.0.1:1/hook"
+"""Nobody listens there, which takes no time to find out."""
+
+
+def _webhook_update(t: Tenant) -> Message:
+    webhook = webhooks.Webhook(organization=t.id, id=t.webhook(RECEIVER), description="New")
+    return webhooks.UpdateWebhookRequest(webhook=webhook, update_mask=FieldMask(paths=["description"]))
+
+
+def _redelivery(t: Tenant) -> Message:
+    webhook = t.webhook(RECEIVER)
+    return webhooks.RedeliverWebhookRequest(organization=t.id, webhook=webhook, id=t.delivery(webhook))
 
 
 REQUESTS: dict[str, Row] = {
@@ -260,6 +280,33 @@ REQUESTS: dict[str, Row] = {
         "keyspaces:get", lambda _: keyspaces.GetJsonWebKeySetRequest(name="aiia"), "name", operator=True
     ),
     "TestKeyspace": Row("keyspaces:get", lambda _: keyspaces.TestKeyspaceRequest(name="aiia"), "name", operator=True),
+    "CreateWebhook": Row(
+        "webhooks:create",
+        lambda t: webhooks.CreateWebhookRequest(webhook=webhooks.Webhook(organization=t.id, url=RECEIVER)),
+    ),
+    "ListWebhooks": Row("webhooks:list", lambda t: webhooks.ListWebhooksRequest(organization=t.id)),
+    "UpdateWebhook": Row("webhooks:update", _webhook_update, "webhook.id"),
+    "RotateWebhookSecret": Row(
+        "webhooks:update",
+        lambda t: webhooks.RotateWebhookSecretRequest(organization=t.id, id=t.webhook(RECEIVER)),
+        "id",
+    ),
+    "DeleteWebhook": Row(
+        "webhooks:delete",
+        lambda t: webhooks.DeleteWebhookRequest(organization=t.id, id=t.webhook(RECEIVER)),
+        "id",
+    ),
+    "ListWebhookDeliveries": Row(
+        "webhooks:list",
+        lambda t: webhooks.ListWebhookDeliveriesRequest(organization=t.id, webhook=t.webhook(RECEIVER)),
+        "webhook",
+    ),
+    "RedeliverWebhook": Row("webhooks:redeliver", _redelivery, "webhook"),
+    "TestWebhook": Row(
+        "webhooks:test",
+        lambda t: webhooks.TestWebhookRequest(organization=t.id, id=t.webhook(RECEIVER)),
+        "id",
+    ),
     "ListAlerts": Row("alerts:list", lambda t: alerts.ListAlertsRequest(organization=t.id)),
     "WatchAlerts": Row("alerts:watch", lambda t: alerts.WatchAlertsRequest(organization=t.id)),
     "AcknowledgeAlert": Row(
@@ -267,6 +314,13 @@ REQUESTS: dict[str, Row] = {
         lambda t: alerts.AcknowledgeAlertRequest(organization=t.id, id=t.alert()),
         "id",
     ),
+    "GetUsage": Row("usage:get", lambda t: usage.GetUsageRequest(scope=_used(t)), "scope.key_id"),
+    "ExportUsage": Row(
+        "usage:get",
+        lambda t: usage.ExportUsageRequest(scope=_used(t), format=usage.EXPORT_FORMAT_CSV),
+        "scope.key_id",
+    ),
+    "ListDecisions": Row("decisions:list", lambda t: usage.ListDecisionsRequest(scope=_used(t)), "scope.key_id"),
     "ListKeyspaces": Row("keyspaces:list", lambda _: keyspaces.ListKeyspacesRequest(), operator=True),
 }
 """By the name of the RPC. An RPC without a row here fails the matrix test."""

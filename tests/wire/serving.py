@@ -30,6 +30,8 @@ from doorward.v1 import (
     keys_pb2_grpc,
     keyspaces_pb2,
     keyspaces_pb2_grpc,
+    usage_pb2_grpc,
+    webhooks_pb2_grpc,
 )
 from doorward_server import logs
 from doorward_server.app import App, build, opened
@@ -105,8 +107,10 @@ class Api:
         self.keys = keys_pb2_grpc.KeyServiceStub(dressed)
         self.authz = authz_pb2_grpc.AuthzServiceStub(dressed)
         self.directory = directory_pb2_grpc.DirectoryServiceStub(dressed)
+        self.webhooks = webhooks_pb2_grpc.WebhookServiceStub(dressed)
         self.alerts = alerts_pb2_grpc.AlertServiceStub(dressed)
         self.keyspaces = keyspaces_pb2_grpc.KeyspaceServiceStub(dressed)
+        self.usage = usage_pb2_grpc.UsageServiceStub(dressed)
 
     def stub(self, service: str) -> Any:
         """The stub of a service by its name in the contract."""
@@ -116,6 +120,8 @@ class Api:
             "DirectoryService": self.directory,
             "KeyspaceService": self.keyspaces,
             "AlertService": self.alerts,
+            "WebhookService": self.webhooks,
+            "UsageService": self.usage,
         }[service]
 
 

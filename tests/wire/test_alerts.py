@@ -15,6 +15,8 @@ from tests.wire.replicas import until
 from tests.wire.serving import Api, refusal_of, refused
 from tests.wire.tenants import HOUR, Tenant, ids, stamp
 
+UNHEARD_OF: Any = 99
+
 
 class Watch:
     """A stream of alerts that a thread reads."""
@@ -107,7 +109,7 @@ def test_an_alert_of_another_organization_is_not_there(acme: Tenant, globex: Ten
 @pytest.mark.parametrize(
     ("request_", "field"),
     [
-        (pb.ListAlertsRequest(kind=99), "kind"),
+        (pb.ListAlertsRequest(kind=UNHEARD_OF), "kind"),
         (pb.ListAlertsRequest(keyspace="NO"), "keyspace"),
         (pb.ListAlertsRequest(key="a b"), "key"),
         (pb.ListAlertsRequest(page_size=-1), "page_size"),

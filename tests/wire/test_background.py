@@ -12,8 +12,11 @@ import pytest
 
 from doorward_server import app as app_module
 from doorward_server.app import App
+from doorward_server.service.counting import Counting
+from doorward_server.service.decision_log import Recorder
 from doorward_server.service.expiring import Expiring
 from doorward_server.service.replica import Membership
+from doorward_server.service.retention import Retention
 from doorward_server.service.usage import LastUse
 from doorward_server.service.waiting import Registry
 from doorward_server.store import Store
@@ -27,6 +30,9 @@ WORK: dict[str, tuple[type, str]] = {
     "this replica's beat": (Membership, "beat"),
     "the registry": (Registry, "tidy"),
     "the change log": (Store, "prune_changes"),
+    "usage": (Counting, "flush"),
+    "recorded decisions": (Recorder, "flush"),
+    "what is too old": (Retention, "sweep"),
 }
 
 

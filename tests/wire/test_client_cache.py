@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from doorward import AsyncClient, Client, Denied, Reason, Unavailable
+from doorward.cache import DecisionCache
 from doorward_server.core.model import SECOND
+from doorward_server.service.authorizing import Authorizer
 from tests import databases
 from tests.wire.replicas import Pair, asked, blocked_tail, shop, until
 from tests.wire.serving import Held, Server, serving, unique
@@ -289,3 +293,63 @@ def test_a_forked_child_starts_with_nothing(stall: Shop) -> None:
             os._exit(7 if empty else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
         assert _info(client).size == 1
+
+
+def held_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """Have the first question wait inside the server: an event that it is there, and one that lets it go on."""
+    there, go_on = threading.Event(), threading.Event()
+    authorize = Authorizer.authorize
+
+    async def waiting(self: Authorizer, *asked: Any) -> Any:
+        answer = await authorize(self, *asked)
+        if not there.is_set():
+            there.set()
+            await asyncio.to_thread(go_on.wait, 60)
+        return answer
+
+    monkeypatch.setattr(Authorizer, "authorize", waiting)
+    return there, go_on
+
+
+def test_nobody_joins_a_call_that_began_before_theirs(stall: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer to the one is from before the change, to the other from after it; and the first is not kept."""
+    assert joined(stall, monkeypatch) == ("ALLOWED", "KEY_REVOKED", "KEY_REVOKED")
+
+
+def test_a_client_that_joined_calls_would_be_found(stall: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    running: dict[Any, Any] = {}
+    decide = Client._decide
+
+    def joining(self: Client, question: Any) -> Any:
+        key = question.request.SerializeToString(deterministic=True)
+        if key not in running or running[key].done():
+            running[key] = ThreadPoolExecutor(1).submit(decide, self, question)
+        return running[key].result(60)
+
+    monkeypatch.setattr(Client, "_decide", joining)
+    assert joined(stall, monkeypatch)[1:] != ("KEY_REVOKED", "KEY_REVOKED")
+
+
+def joined(stall: Shop, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str, str]:
+    """What is said to who asked before a change, to who asks after it while the first waits, and to who asks again."""
+    with Client(stall.server.target, stall.server.root, cache=100) as client, ThreadPoolExecutor(2) as threads:
+        other = stall.tenant.key(stall.keyspace, ceiling=2, scopes=["reader"])
+        remembers(client, lambda: asking(client, other, stall.tenant.id, stall.keyspace))
+        there, go_on = held_up(stall.server, monkeypatch)
+        first = threads.submit(stall.ask, client)
+        assert there.wait(60)
+        stall.tenant.revoke(stall.held.id)
+        second = threads.submit(stall.ask, client)
+        try:
+            said = str(second.result(5).reason)
+        except TimeoutError:
+            said = "nothing"
+        go_on.set()
+        return str(first.result(60).reason), said, str(stall.ask(client).reason)
+
+
+def test_a_child_with_its_parents_lease_would_be_found(stall: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    forget = DecisionCache.forget
+    monkeypatch.setattr(DecisionCache, "forget", lambda self: None if hasattr(self, "_lock") else forget(self))
+    with pytest.raises(AssertionError):
+        test_a_forked_child_starts_with_nothing(stall)

@@ -71,6 +71,7 @@ def _decided(
         missing_context=tuple(missing_context),
         http=http_of(outcome),
         error=error,
+        id=outcome.decision_id,
     )
 
 

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from doorward import cli
-from doorward.cli import alerts, compromised, directory, facts, groups, imports, keys, keyspaces, rights
+from doorward.cli import alerts, compromised, directory, facts, groups, imports, keys, keyspaces, rights, usage
 from doorward.cli.decisions import authorize, whoami
 from doorward.cli.session import Output, Session, environment, exit_code, explain, tell
 from doorward.errors import DoorwardError
@@ -77,6 +77,7 @@ app.add_typer(alerts.app, name="alerts")
 keys.app.command("import")(imports.import_keys)
 keys.app.command("compromised")(compromised.compromised)
 app.add_typer(keys.app, name="keys")
+app.add_typer(usage.app, name="usage")
 app.command()(authorize)
 app.command()(rights.explain)
 app.command()(rights.allowed_actions)

@@ -837,6 +837,7 @@ class AuthorizeResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     MISSING_CONTEXT_FIELD_NUMBER: _builtins.int
     HTTP_FIELD_NUMBER: _builtins.int
+    DECISION_ID_FIELD_NUMBER: _builtins.int
     LEASE_CACHEABLE_FOR_FIELD_NUMBER: _builtins.int
     DEPENDS_ON_FIELD_NUMBER: _builtins.int
     FAIL_OPEN_FIELD_NUMBER: _builtins.int
@@ -848,6 +849,8 @@ class AuthorizeResponse(_message.Message):
     """The same in words that an end user may read; never tells more than `reason`."""
     revision: _builtins.int
     """The store's commit counter that the decision saw. 0: it needed no look at the store."""
+    decision_id: _builtins.str
+    """Names this decision in the decision log; different for each. Empty for a dry run, which leaves no trace."""
     fail_open: _builtins.bool
     """Whether the keyspace lets a caller take ALLOW for an answer while no server can be asked. Remember it: it is needed
     when nobody can be asked any more. Who has never heard of it must not.
@@ -896,13 +899,14 @@ class AuthorizeResponse(_message.Message):
         revision: _builtins.int = ...,
         missing_context: _abc.Iterable[_builtins.str] | None = ...,
         http: Global___HttpAnswer | None = ...,
+        decision_id: _builtins.str = ...,
         lease_cacheable_for: _duration_pb2.Duration | None = ...,
         depends_on: _abc.Iterable[_builtins.int] | None = ...,
         fail_open: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["http", b"http", "identity", b"identity", "lease_cacheable_for", b"lease_cacheable_for", "rule", b"rule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "depends_on", b"depends_on", "fail_open", b"fail_open", "http", b"http", "identity", b"identity", "lease_cacheable_for", b"lease_cacheable_for", "message", b"message", "missing_context", b"missing_context", "missing_permissions", b"missing_permissions", "reason", b"reason", "revision", b"revision", "rule", b"rule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "decision_id", b"decision_id", "depends_on", b"depends_on", "fail_open", b"fail_open", "http", b"http", "identity", b"identity", "lease_cacheable_for", b"lease_cacheable_for", "message", b"message", "missing_context", b"missing_context", "missing_permissions", b"missing_permissions", "reason", b"reason", "revision", b"revision", "rule", b"rule"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1086,12 +1090,15 @@ class BatchAuthorizeResult(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     MISSING_CONTEXT_FIELD_NUMBER: _builtins.int
     HTTP_FIELD_NUMBER: _builtins.int
+    DECISION_ID_FIELD_NUMBER: _builtins.int
     decision: Global___Decision.ValueType
     """The outcome. UNSPECIFIED with an error."""
     reason: Global___Reason.ValueType
     """Why."""
     message: _builtins.str
     """See AuthorizeResponse."""
+    decision_id: _builtins.str
+    """See AuthorizeResponse. Empty with an error."""
     @_builtins.property
     def rule(self) -> Global___MatchedRule:
         """See AuthorizeResponse."""
@@ -1123,10 +1130,11 @@ class BatchAuthorizeResult(_message.Message):
         error: Global___ItemError | None = ...,
         missing_context: _abc.Iterable[_builtins.str] | None = ...,
         http: Global___HttpAnswer | None = ...,
+        decision_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "http", b"http", "rule", b"rule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "error", b"error", "http", b"http", "message", b"message", "missing_context", b"missing_context", "missing_permissions", b"missing_permissions", "reason", b"reason", "rule", b"rule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "decision_id", b"decision_id", "error", b"error", "http", b"http", "message", b"message", "missing_context", b"missing_context", "missing_permissions", b"missing_permissions", "reason", b"reason", "rule", b"rule"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1224,6 +1232,7 @@ class IntrospectResponse(_message.Message):
     IDENTITY_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     HTTP_FIELD_NUMBER: _builtins.int
+    DECISION_ID_FIELD_NUMBER: _builtins.int
     decision: Global___Decision.ValueType
     """ALLOW if the credential is good for something now, by state and network; says nothing about any action."""
     reason: Global___Reason.ValueType
@@ -1232,6 +1241,8 @@ class IntrospectResponse(_message.Message):
     """See AuthorizeResponse."""
     revision: _builtins.int
     """See AuthorizeResponse."""
+    decision_id: _builtins.str
+    """See AuthorizeResponse. Empty if it was asked about the caller."""
     @_builtins.property
     def identity(self) -> Global___Identity:
         """See AuthorizeResponse."""
@@ -1249,10 +1260,11 @@ class IntrospectResponse(_message.Message):
         identity: Global___Identity | None = ...,
         revision: _builtins.int = ...,
         http: Global___HttpAnswer | None = ...,
+        decision_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["http", b"http", "identity", b"identity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "http", b"http", "identity", b"identity", "message", b"message", "reason", b"reason", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "decision_id", b"decision_id", "http", b"http", "identity", b"identity", "message", b"message", "reason", b"reason", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -213,17 +213,20 @@ def _end_of(field: str, day: Day) -> Instant:
     if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", day.date, re.ASCII):
         raise InvalidField(f"{field}.date", "must be a day like 2027-03-31")
     try:
-        midnight = datetime.combine(date.fromisoformat(day.date) + timedelta(days=1), time(0), _zone(field, day))
+        midnight = datetime.combine(
+            date.fromisoformat(day.date) + timedelta(days=1), time(0), check_zone(f"{field}.time_zone", day.time_zone)
+        )
     except (ValueError, OverflowError):
         raise InvalidField(f"{field}.date", "must be a day like 2027-03-31") from None
     return int(midnight.timestamp()) * SECOND
 
 
-def _zone(field: str, day: Day) -> ZoneInfo:
+def check_zone(field: str, name: str) -> ZoneInfo:
+    """Return a time zone by its IANA name; empty is UTC."""
     try:
-        return ZoneInfo(day.time_zone or "UTC")
+        return ZoneInfo(name or "UTC")
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise InvalidField(f"{field}.time_zone", "must be an IANA time zone like Europe/Berlin") from None
+        raise InvalidField(field, "must be an IANA time zone like Europe/Berlin") from None
 
 
 def check_window(not_before: Instant | None, expires_at: Instant | None, field: str = "not_before") -> None:

@@ -23,8 +23,8 @@
       to: [store]                     # store, file, stdout; default: [store] for all, else [stdout]
       keep: 90d                       # in the store; default: 90d
 
-All of it is checked when the file is applied and kept with the keyspace, for a later version: nothing is limited, sent
-or recorded by it yet.
+All of it is checked when the file is applied and kept with the keyspace. Usage is kept and decisions are recorded by it
+(`service.retention`, `service.decision_log`); limits and alerts are for a later version.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class DecisionLog:
 
 @dataclass(frozen=True, slots=True)
 class Sections:
-    """All of it: checked and kept, for a later version to act on."""
+    """All of it, checked."""
 
     limits: Limits = field(default_factory=Limits)
     alerts: tuple[AlertRule, ...] = ()

@@ -97,7 +97,7 @@ class Alerts:
         """End all watches: their callers go to another server, and on from where they are."""
         self._closed.set()
 
-    def _look(self, caller: Caller, organization: str, after: int) -> list[Alert]:
+    def _look(self, caller: Caller, organization: str, after: int) -> Sequence[Alert]:
         self._guard.require(self._guard.refreshed(caller), "alerts:watch", _on(organization))
         return self._store.alerts.list_after(organization, after, AT_ONCE)
 

@@ -70,7 +70,7 @@ class Counting:
 
     def hit(self, hit: Hit) -> None:
         """Count decisions that a client gave from its cache. Where from is not known, and who owns the key not yet."""
-        path = tuple(hit.resource.split("/")) if hit.resource else ()
+        path = tuple((hit.resource or hit.action.partition(":")[0]).split("/"))
         hour = hour_of(hit.last_at)
         counted = Counted(hit.organization, hit.key, "", hit.keyspace, hit.action, path, hit.reason, "", hour, None)
         self._add(self._hits, counted, hit.count)

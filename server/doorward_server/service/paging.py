@@ -15,11 +15,11 @@ MAX_SIZE = 1000
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def page_size(requested: int) -> int:
+def page_size(requested: int, default: int = DEFAULT_SIZE, field: str = "page_size") -> int:
     """Return how many entries a page shall have. Raises InvalidField for a negative number."""
     if requested < 0:
-        raise InvalidField("page_size", "must not be negative")
-    return min(requested or DEFAULT_SIZE, MAX_SIZE)
+        raise InvalidField(field, "must not be negative")
+    return min(requested or default, MAX_SIZE)
 
 
 def make_token(scope: str, position: list[str | int]) -> str:

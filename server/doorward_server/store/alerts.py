@@ -116,12 +116,11 @@ class AlertStore:
 
     def list_after(self, organization: str, sequence: int, limit: int) -> list[Alert]:
         """Return alerts in the order in which they were added, behind *sequence*."""
-        where = " WHERE organization = ? AND sequence > ? ORDER BY sequence LIMIT ?"
-        return [_alert(row) for row in self._look(lambda tx: tx.ask(_SELECT + where, organization, sequence, limit))]
+        return self._look(lambda tx: list_after(tx, organization, sequence, limit))
 
     def last_sequence(self, organization: str) -> int:
         """Return how many alerts an organization has had; 0: none yet."""
-        return self._look(lambda tx: _last(tx, organization))
+        return self._look(lambda tx: last_sequence(tx, organization))
 
     def acknowledge(self, organization: str, id: str, acknowledgement: Acknowledgement, event: Event) -> Written[Alert]:
         """Mark an alert as seen, with *event*; one that is so already stays as it is. Raises NotFound."""
@@ -176,7 +175,7 @@ def _add(tx: Transaction, alerts: Sequence[Alert]) -> list[Alert]:
     added = []
     for organization, group in groupby(sorted(alerts, key=lambda it: it.organization), lambda it: it.organization):
         tx.tally(organization)  # one after the other: so the numbers have no gaps, and nobody tells twice
-        sequence = _last(tx, organization)
+        sequence = last_sequence(tx, organization)
         for alert in group:
             if not _told(tx, alert) and tx.change(_ADD, alert.id, *_values(alert, sequence + 1)):
                 sequence += 1
@@ -198,7 +197,14 @@ def _numbered(alert: Alert, sequence: int) -> Alert:
     return _alert((*_values(alert, sequence), None, "", ""))
 
 
-def _last(tx: Transaction, organization: str) -> int:
+def list_after(tx: Transaction, organization: str, sequence: int, limit: int) -> list[Alert]:
+    """Return alerts in the order in which they were added, behind *sequence*."""
+    where = " WHERE organization = ? AND sequence > ? ORDER BY sequence LIMIT ?"
+    return [_alert(row) for row in tx.ask(_SELECT + where, organization, sequence, limit)]
+
+
+def last_sequence(tx: Transaction, organization: str) -> int:
+    """Return the number of the last alert; 0: there was none yet."""
     ((last,),) = tx.ask("SELECT MAX(sequence) FROM alert WHERE organization = ?", organization)
     return last or 0
 

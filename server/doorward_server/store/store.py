@@ -57,6 +57,7 @@ from .values import (
     StoredFacts,
     Written,
 )
+from .webhooks import WebhookStore
 
 T = TypeVar("T")
 
@@ -77,6 +78,7 @@ class Store(DirectoryStore):
         self.facts = FactStore(transactions)
         self.peppers = PepperStore(transactions)
         self.usage = UsageStore(transactions)
+        self.webhooks = WebhookStore(transactions)
         self.alerts = AlertStore(transactions)
         self.replicas = ReplicaStore(transactions, kept_for(self._dialect))
         self._migrating = threading.RLock()

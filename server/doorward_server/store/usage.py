@@ -81,6 +81,10 @@ class UsageStore:
         """Return cells by identity, behind *after*."""
         return self._look(lambda tx: _list_cells(tx, scope, after, limit))
 
+    def count_cells(self, scope: Scope) -> int:
+        """Count the cells of *scope*."""
+        return self._look(lambda tx: _count_cells(tx, scope))
+
     def find_key(self, organization: str, id: str) -> tuple[str, str | None] | None:
         """Return the keyspace and the owner of a key, also of a deleted one."""
         query = KEY.select(KEY.keyspace, KEY.owner)
@@ -167,6 +171,11 @@ def _list_cells(tx: Transaction, scope: Scope, after: Cell | None, limit: int) -
         values += after
     sql = f"SELECT {identity}, count FROM usage_cell WHERE {where} ORDER BY {identity} LIMIT ?"  # noqa: S608  # names are ours
     return [CellCount(Cell(*row[:-1]), row[-1]) for row in tx.ask(sql, *values, limit)]
+
+
+def _count_cells(tx: Transaction, scope: Scope) -> int:
+    where, values = _where(scope)
+    return int(tx.ask(f"SELECT COUNT(*) FROM usage_cell WHERE {where}", *values)[0][0])  # noqa: S608  # names are ours
 
 
 def _record(tx: Transaction, records: Sequence[DecisionRecord]) -> None:

@@ -54,7 +54,10 @@ class AuthzServicer:
         items = [read_item(item, request.organization) for item in request.items]
         answers = await self._authorizer.batch_authorize(caller, read_ask(request), items)
         return pb.BatchAuthorizeResponse(
-            results=[self._result(answers.keyspace, decision) for decision in answers.decisions],
+            results=[
+                self._result(answers.keyspace, decision, id)
+                for decision, id in zip(answers.decisions, answers.ids, strict=True)
+            ],
             identity=to_identity(answers.subject, answers.keyspace, answers.api_version),
             revision=answers.revision,
         )
@@ -63,7 +66,7 @@ class AuthzServicer:
         ask = read_ask(request) if request.WhichOneof("credential") else None
         answer = await self._authorizer.introspect(caller, ask)
         outcome = pb.DECISION_ALLOW if answer.decision.allowed else pb.DECISION_DENY
-        return pb.IntrospectResponse(decision=outcome, **to_verdict(answer))
+        return pb.IntrospectResponse(decision=outcome, decision_id=answer.id, **to_verdict(answer))
 
     async def ExplainAuthorization(
         self, request: pb.ExplainAuthorizationRequest, caller: Caller
@@ -106,7 +109,7 @@ class AuthzServicer:
             async for it in told:
                 yield _told(it)
 
-    def _result(self, keyspace: Keyspace, decision: Decision | DoorwardError) -> pb.BatchAuthorizeResult:
+    def _result(self, keyspace: Keyspace, decision: Decision | DoorwardError, id: str) -> pb.BatchAuthorizeResult:
         if isinstance(decision, DoorwardError):
             code = code_of(decision).value[0]
             error = pb.ItemError(
@@ -114,7 +117,7 @@ class AuthzServicer:
             )
             return pb.BatchAuthorizeResult(error=error)
         self._metrics.decided(keyspace.name, decision.reason)
-        return pb.BatchAuthorizeResult(**to_decision(decision, keyspace))
+        return pb.BatchAuthorizeResult(**to_decision(decision, keyspace), decision_id=id)
 
 
 async def _pings(messages: AsyncIterator[tuple[pb.LeaseRequest, Caller]]) -> AsyncIterator[tuple[Ping, Caller]]:

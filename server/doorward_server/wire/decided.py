@@ -28,6 +28,7 @@ def to_response(answer: Answer) -> pb.AuthorizeResponse:
         **to_decision(answer.decision, answer.keyspace),
         identity=to_identity(answer.subject, answer.keyspace, answer.api_version),
         revision=answer.revision,
+        decision_id=answer.id,
         lease_cacheable_for=to_duration(answer.cacheable_for) if answer.cacheable_for else None,
         depends_on=answer.depends_on,
         fail_open=answer.keyspace.fail_open,

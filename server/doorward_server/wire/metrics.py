@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import grpc
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -26,6 +26,7 @@ class Metrics(Collector):
         self._hits: Counter[str] = Counter()
         self._waits: dict[str, list[int]] = {}
         self._waited: Counter[str] = Counter()
+        self._losses: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self._freshness: Freshness | None = None
         self._polls: Mapping[str, int] = {}
 
@@ -57,6 +58,10 @@ class Metrics(Collector):
         """Tell of *freshness*, and of *polls* by what became of them, whenever somebody asks."""
         self._freshness, self._polls = freshness, polls
 
+    def watch_losses(self, losses: Callable[[], tuple[int, int]]) -> None:
+        """Tell of *losses*, decisions that were not counted and records that were not kept, whenever somebody asks."""
+        self._losses = losses
+
     def collect(self) -> Iterator[Metric]:
         """Yield what was counted, under the names that dashboards for gRPC servers know."""
         handled = CounterMetricFamily(
@@ -85,6 +90,9 @@ class Metrics(Collector):
         for outcome, buckets in list(self._waits.items()):
             waits.add_metric((outcome,), _cumulative(buckets), self._waited[outcome])
         yield waits
+        uncounted, unrecorded = self._losses()
+        yield CounterMetricFamily("doorward_usage_dropped", "Decisions missing in usage.", uncounted)
+        yield CounterMetricFamily("doorward_decisions_dropped", "Sampled decisions missing in the log.", unrecorded)
         if self._freshness is not None:
             yield from _cached(self._freshness, self._polls)
 

@@ -8,7 +8,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from doorward.v1 import alerts_pb2, authz_pb2, directory_pb2, keys_pb2, keyspaces_pb2
+from doorward.v1 import alerts_pb2, authz_pb2, directory_pb2, keys_pb2, keyspaces_pb2, usage_pb2, webhooks_pb2
 from doorward_server.wire.gate import Gate
 
 SERVICES = tuple(
@@ -19,6 +19,8 @@ SERVICES = tuple(
         (directory_pb2, "DirectoryService"),
         (keyspaces_pb2, "KeyspaceService"),
         (alerts_pb2, "AlertService"),
+        (webhooks_pb2, "WebhookService"),
+        (usage_pb2, "UsageService"),
     )
 )
 QUIET = frozenset(
@@ -52,6 +54,8 @@ class Servicers:
     directory: object
     keyspaces: object
     alerts: object
+    webhooks: object
+    usage: object
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,15 @@ def make_server(
     # Not maximum_concurrent_rpcs: grpcio gives back a place for each call that it refuses, and so refuses only half of
     # what is too much at first and soon nothing (1.78). The gate counts.
     server = grpc.aio.server(options=(*OPTIONS, ("grpc.so_reuseport", int(shares_port))))
-    members = (servicers.keys, servicers.authz, servicers.directory, servicers.keyspaces, servicers.alerts)
+    members = (
+        servicers.keys,
+        servicers.authz,
+        servicers.directory,
+        servicers.keyspaces,
+        servicers.alerts,
+        servicers.webhooks,
+        servicers.usage,
+    )
     for servicer, service in zip(members, SERVICES, strict=True):
         handlers = gate.guarded(servicer, service)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
