@@ -132,6 +132,7 @@ class Tenant:
     def delivery(self, webhook: str) -> str:
         """Tell a webhook of an alert, and return the id of the message, once it is on its way."""
         self.alert()
+        self.server.on_loop(self.server.app.watch.deliveries.work)
         request = webhooks_pb2.ListWebhookDeliveriesRequest(organization=self.id, webhook=webhook)
         until(lambda: bool(self.root.webhooks.ListWebhookDeliveries(request).deliveries))
         return str(self.root.webhooks.ListWebhookDeliveries(request).deliveries[0].id)
