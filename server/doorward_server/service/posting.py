@@ -91,9 +91,10 @@ class Poster:
                     connection.sock = secure  # made already, to an address that was checked
                     yield connection
             except (OSError, http.client.HTTPException):
-                if late.is_set():
-                    raise TimeoutError from None
-                raise
+                if not late.is_set():
+                    raise
+            if late.is_set():  # http.client takes an end within the headers for the end of the headers
+                raise TimeoutError
 
     def _place(self, host: str, port: int) -> tuple[int, int, int, str, tuple[str | int, ...]]:
         try:
