@@ -115,6 +115,7 @@ from doorward.usage import (
     UsageDimension,
     UsageValue,
 )
+from doorward.webhooks import IssuedWebhook, TestedWebhook, Webhook, WebhookDelivery, WebhookDeliveryState
 
 if TYPE_CHECKING:
     from doorward.client import AsyncClient, Client
@@ -168,6 +169,7 @@ __all__ = [
     "InvalidArgument",
     "InvalidField",
     "IssuedKey",
+    "IssuedWebhook",
     "Key",
     "KeyBinding",
     "KeyIsExpired",
@@ -211,6 +213,7 @@ __all__ = [
     "StoreUnavailable",
     "StoredResource",
     "Stranding",
+    "TestedWebhook",
     "TooManyActiveKeys",
     "TraceStep",
     "Unauthenticated",
@@ -223,6 +226,9 @@ __all__ = [
     "UsageDimension",
     "UsageValue",
     "WatchedAlert",
+    "Webhook",
+    "WebhookDelivery",
+    "WebhookDeliveryState",
 ]
 
 

@@ -27,6 +27,8 @@ from doorward.v1 import (
     keyspaces_pb2_grpc,
     usage_pb2,
     usage_pb2_grpc,
+    webhooks_pb2,
+    webhooks_pb2_grpc,
 )
 
 KEY = "dw_live_0123456789abcdefghijklmnopqrstuvwxyzABCD"
@@ -157,6 +159,9 @@ def opened(credentials: grpc.ServerCredentials | None = None) -> Iterator[Door]:
     """Serve on a free port until the end."""
     door = Door()
     server = grpc.server(futures.ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
+    webhooks_pb2_grpc.add_WebhookServiceServicer_to_server(
+        _servicer(door, webhooks_pb2_grpc.WebhookServiceServicer, webhooks_pb2), server
+    )
     alerts_pb2_grpc.add_AlertServiceServicer_to_server(
         _servicer(door, alerts_pb2_grpc.AlertServiceServicer, alerts_pb2), server
     )

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 import doorward
-from doorward import AsyncClient, Client, alerts, decision, errors, imports, model, usage
+from doorward import AsyncClient, Client, alerts, decision, errors, imports, model, usage, webhooks
 from doorward.calls import alerts as alert_calls
 from doorward.calls import decided, directory, keys, keyspaces, listing
 from doorward.calls.imports import OUTCOMES
 from doorward.calls.usage import DIMENSIONS, FORMATS
 from doorward.calls.values import PROPAGATIONS
+from doorward.calls.webhooks import DELIVERY_STATES
 from doorward.channels import PATHS, SERVICE_CONFIG
 from doorward.v1 import (
     alerts_pb2,
@@ -27,6 +28,7 @@ from doorward.v1 import (
     keys_pb2,
     keyspaces_pb2,
     usage_pb2,
+    webhooks_pb2,
 )
 
 RPCS = sorted({path.rpartition("/")[2] for path in PATHS.values()} - {"Lease"})
@@ -39,7 +41,7 @@ def test_all_holds_every_public_name() -> None:
     assert all(getattr(doorward, name) is not None for name in names)
     defined = {
         name
-        for module in (alerts, decision, errors, imports, model, usage)
+        for module in (alerts, decision, errors, imports, model, usage, webhooks)
         for name, kind in vars(module).items()
         if inspect.isclass(kind) and kind.__module__ == module.__name__
     }
@@ -110,6 +112,12 @@ def test_the_docstring_draws_the_tree_as_it_is() -> None:
         (decision.Step, listing.STEPS, authz_pb2.DecisionStep, "DECISION_STEP_"),
         (decision.Effect, listing.EFFECTS, authz_pb2.Effect, "EFFECT_"),
         (decision.RuleOutcome, listing.RULE_OUTCOMES, authz_pb2.RuleOutcome, "RULE_OUTCOME_"),
+        (
+            webhooks.WebhookDeliveryState,
+            DELIVERY_STATES,
+            webhooks_pb2.WebhookDeliveryState,
+            "WEBHOOK_DELIVERY_STATE_",
+        ),
         (alerts.AlertKind, alert_calls.ALERT_KINDS, alerts_pb2.AlertKind, "ALERT_KIND_"),
         (model.KeyState, keys.STATES, keys_pb2.KeyState, "KEY_STATE_"),
         (model.Ceiling, keys.CEILINGS, keys_pb2.Ceiling, "CEILING_"),
@@ -136,6 +144,7 @@ def test_retries_are_for_unavailable_and_for_what_may_be_repeated() -> None:
     assert set(RPCS) - retried == {
         "BatchRevokeKeys", "ImportKeys", "CreateBinding", "CreateGroup", "CreateOrganization", "CreatePrincipal",
         "DeleteBinding", "DeleteGroup", "DeleteKey", "DeleteOrganization", "DeletePrincipal", "DeleteResource",
+        "CreateWebhook", "DeleteWebhook", "RotateWebhookSecret",
     }  # fmt: skip
 
 

@@ -8,7 +8,8 @@ to standard error.
 Exit codes:
 
 0  done; authorize: allowed
-1  authorize: denied; keys import: some rows were rejected; keyspaces test: some questions are answered otherwise
+1  authorize: denied; keys import: some rows were rejected; keyspaces test: some questions are answered otherwise;
+   webhooks test: the receiver does not have it
 2  could not ask: wrong usage or configuration, invalid input, no connection, no answer; authorize: every failure
 3  not permitted: Doorward does not accept the caller's key, or the key may not do this
 4  not found
