@@ -173,6 +173,8 @@ class App:
         await set_health(self._health, serving=True)
         keep = (
             self._keep_flushing(),
+            # Apart from the others: whoever should read standard output may not.
+            self._keep(self.recorder.flush, FLUSH_SECONDS, "sampled decisions wait for the next flush"),
             self._watch_lease(),
             self._keep(self._beat, BEAT_SECONDS, "this replica could not say that it lives"),
             self._keep_expiring(),
@@ -238,7 +240,6 @@ class App:
             await _attempt(self.uses.flush, "last uses wait for the next flush")
             await _attempt(self.counting.flush, "usage waits for the next flush")
             await _attempt(self.watch.noticing.flush, "alerts wait for the next flush")
-            await _attempt(self.recorder.flush, "sampled decisions wait for the next flush")
             self._tell_dropped()
             await asyncio.sleep(FLUSH_SECONDS / 10)
 
@@ -311,9 +312,7 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     catalog = Catalog(store)
     guard, uses, metrics = Guard(store, catalog, clock), LastUse(store, management), Metrics()
     counting = Counting(store, catalog, management, clock, new_id("usage", random))
-    recording = Pool(
-        "recording", threads=1, backlog=64
-    )  # what is recorded before it is answered waits for nothing else
+    recording = Pool("recording", threads=1, backlog=64)  # answers wait for what is done here
     chance = dice.Random(random(8)).random  # noqa: S311  # which ALLOWs are recorded is no secret
     recorder = Recorder(store, LogFile(config.decisions), to_stdout, recording, chance)
     mint = Mint(keyring, random, config.bcrypt_cost)

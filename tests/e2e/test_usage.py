@@ -92,6 +92,7 @@ def until_flushed(store: Store) -> None:
     until(lambda: counted(store) > before)
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_a_stop_loses_no_count(url: str, store: Store, tmp_path: Path) -> None:
     with server(tmp_path, url, "--workers", str(WORKERS)) as process:
         asker = begun(process)

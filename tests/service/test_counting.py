@@ -90,6 +90,9 @@ def test_what_cannot_be_true_of_a_hit_is_not_counted(till: Till) -> None:
         {"keyspace": "doorward"},
         {"action": "things:fly"},
         {"resource": "elephants/1"},
+        {"resource": "things/*"},
+        {"resource": "things/a\0b"},
+        {"resource": "things//b"},
     ):
         till.counting.hit(till.hit(**wrong))
     till.flush()
@@ -155,7 +158,7 @@ def test_at_the_bound_details_go_first_then_counts_and_that_is_told(
 
 
 def _count(till: Till, action: str = "things:read", path: tuple[str, ...] = ("things",)) -> None:
-    till.counting.decided(None, None, "shop", action, path, Reason.KEY_UNKNOWN, None, "shop", till.door.clock())
+    till.counting.decided(None, None, "shop", action, path, Reason.KEY_UNKNOWN, "", "shop", till.door.clock())
 
 
 def test_what_is_too_old_goes_and_the_rest_stays(till: Till) -> None:
@@ -192,7 +195,7 @@ def test_addresses_of_a_key_and_hour_are_bounded_and_begin_anew_with_the_next() 
 def test_strangers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("doorward_server.core.usage.STRANGERS", 10)
     folding, cells = Folding(), Cells()
-    many = {counted(key="", address=f"2001:db8:{i:x}::/64", stranger=Stranger("shop", "k9")): 1 for i in range(100)}
+    many = {counted(key="", address=f"2001:db8:{i:x}::1", stranger=Stranger("shop", "k9")): 1 for i in range(100)}
     for _ in range(2):
         folding.fold(many, cells)
     assert len(cells.strangers) == 11

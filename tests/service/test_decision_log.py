@@ -213,3 +213,23 @@ def test_processes_that_share_the_file_tear_no_line(tmp_path: Path) -> None:
     assert [writer.wait(60) for writer in writers] == [0, 0, 0]
     lines = path.read_bytes().splitlines()
     assert sorted(lines) == sorted(b"%s %d %s" % (n.encode(), i, b"x" * 3000) for n in "abc" for i in range(900))
+
+
+# --- standard output --------------------------------------------------------------------------------------------------
+
+
+def test_a_standard_output_that_nobody_reads_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    monkeypatch.setattr(decision_log, "_STDOUT", writing)
+    monkeypatch.setattr(decision_log, "PATIENCE", 0.05)
+    lines = [b"%d %s\n" % (i, b"x" * 3000) for i in range(3)]
+    decision_log.to_stdout(b"".join(lines))
+    assert os.read(reading, 100_000) == b"".join(lines)
+    with pytest.raises(StoreUnavailable, match="nobody reads it"):
+        decision_log.to_stdout(b"".join(lines) * 100)
+    held = os.read(reading, 1 << 20)
+    assert held.endswith(b"x\n")  # whole lines only
+    os.close(reading)
+    with pytest.raises(StoreUnavailable, match="standard output"):
+        decision_log.to_stdout(b"x\n")
+    os.close(writing)

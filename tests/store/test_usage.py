@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from doorward_server.core.usage import (
     hour_of,
 )
 from doorward_server.store import Store
+from tests import databases
 from tests.store.values import NOW, add_key, event
 
 T0 = hour_of(NOW)
@@ -213,3 +215,27 @@ def test_cells_are_taken_out_whole_and_none_twice(most: int) -> None:
         assert 0 < len(part.cells) <= most
         taken += part.cells
     assert taken == whole
+
+
+@pytest.mark.parametrize(
+    "scope", [{"key": "k1"}, {"owner": "alice"}, {"organization": "-", "keyspace": "aiia"}], ids=str
+)
+def test_a_report_looks_at_nothing_but_its_own_hours(tmp_path: Path, scope: dict[str, Any]) -> None:
+    """So that it takes as long in a store of a million cells; tests/bench/usage.py measures it."""
+    with databases.fresh("sqlite", tmp_path) as url:
+        store = databases.open_store(url)
+        plans: list[str] = []
+        execute = store._dialect.database.execute_sql
+
+        def planned(sql: str, params: Any = None) -> Any:
+            if "FROM usage_" in sql:
+                plans.extend(str(row[3]) for row in execute(f"EXPLAIN QUERY PLAN {sql}", params).fetchall())
+            return execute(sql, params)
+
+        store._dialect.database.execute_sql = planned
+        for dimension in Dimension:
+            store.usage.sum_by(replace(ALL, **scope), dimension, 10)
+        store.close()
+    looks = [it for it in plans if it.startswith(("SEARCH", "SCAN"))]
+    assert len(looks) == len(Dimension)
+    assert all(it.startswith("SEARCH") and "hour>? AND hour<?" in it for it in looks), looks

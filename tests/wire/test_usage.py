@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -14,8 +17,12 @@ from doorward.v1 import authz_pb2, directory_pb2, keys_pb2, keyspaces_pb2
 from doorward.v1 import usage_pb2 as pb
 from doorward_server.core.errors import StoreUnavailable
 from doorward_server.core.model import DAY
+from doorward_server.core.sections import Sections
 from doorward_server.core.usage import HOUR, RESOURCES, Cell, Cells, hour_of
+from doorward_server.service import authorizing
+from doorward_server.service.decision_log import Recorder
 from tests.store.values import event
+from tests.wire.replicas import until
 from tests.wire.requests import at_desk
 from tests.wire.serving import Server, broken, refused
 from tests.wire.tenants import Tenant, asked, at_of, never_made, question, reason_of, stamp
@@ -195,8 +202,8 @@ def test_a_span_counts_whole_hours_and_is_bounded(acme: Tenant) -> None:
     assert counted(now, now + HOUR) == 2
     assert counted(now + 1, now + 2) == 2
     assert counted(now - 1, now + HOUR + 1) == 7
-    for since, until in ((now, now), (now, now - 1), (now - 801 * DAY, now)):
-        assert refused(lambda s=since, u=until: counted(s, u)).metadata["field"] == "scope.since"  # type: ignore[misc]  # bound
+    for since, end in ((now, now), (now, now - 1), (now - 801 * DAY, now)):
+        assert refused(lambda s=since, e=end: counted(s, e)).metadata["field"] == "scope.since"  # type: ignore[misc]  # bound
 
 
 def test_usage_outlives_its_key(acme: Tenant) -> None:
@@ -407,3 +414,64 @@ def test_a_sample_holds_every_denial_and_nothing_else_unless_it_is_told_to(acme:
     assert mine[0]["event"] == "decision"
     assert mine[0]["reason"] == "SCOPE_INSUFFICIENT"
     assert logged(acme, key_id=held.id) == []
+
+
+@pytest.mark.parametrize("address", ["\0", "nonsense", "x" * 1000])
+def test_no_address_that_is_none_spoils_what_others_are_recorded_with(acme: Tenant, address: str) -> None:
+    name = audited(acme, "spoiled", "{record: all}")
+    context = authz_pb2.Context(client_ip=address)
+    acme.caller("backend").authz.Introspect(
+        authz_pb2.IntrospectRequest(key=never_made(name), keyspace=name, context=context)
+    )
+    flush(acme.server)
+    assert [it.client_ip for it in logged(acme, keyspace=name)] == [""]
+    answer = usage(acme, "ADDRESS", "UNIDENTIFIED", keyspace=name)
+    assert values(answer, "ADDRESS") == {"": (0, 1)}
+    assert [it.prefix for it in answer.unidentified] == [f"{name}_live"]
+
+
+def _answers_first(patch: pytest.MonkeyPatch) -> None:
+    """The record is written after the answer has left."""
+    original, written = Recorder.record, set[asyncio.Task[None]]()
+
+    async def record(self: Recorder, *given: Any) -> None:
+        written.add(asyncio.create_task(original(self, *given)))
+
+    patch.setattr(Recorder, "record", record)
+
+
+def _answers_anyway(patch: pytest.MonkeyPatch) -> None:
+    """What cannot be recorded is answered all the same."""
+    original = Recorder.record
+
+    async def record(self: Recorder, *given: Any) -> None:
+        with suppress(StoreUnavailable):
+            await original(self, *given)
+
+    patch.setattr(Recorder, "record", record)
+
+
+@pytest.mark.parametrize("plant", [_answers_first, _answers_anyway], ids=lambda it: it.__name__)
+def test_planted_bugs_in_recording_are_found(acme: Tenant, plant: Any) -> None:
+    with pytest.MonkeyPatch.context() as planted, pytest.MonkeyPatch.context() as inner:
+        plant(planted)
+        with pytest.raises(AssertionError):
+            test_what_cannot_be_recorded_is_not_answered(acme, inner)
+
+
+def test_a_cache_that_keeps_what_must_be_recorded_is_found(acme: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = authorizing._cacheable_for
+
+    def cacheable_for(caller: Any, found: Any, *rest: Any) -> int:
+        unlogged = replace(found.keyspace, sections=Sections())
+        return original(caller, replace(found, keyspace=unlogged), *rest)
+
+    def found() -> bool:
+        try:
+            test_where_all_is_recorded_each_decision_can_be_read_once_it_is_answered(acme)
+        except AssertionError:
+            return True
+        return False  # this replica may just have had no lease
+
+    monkeypatch.setattr(authorizing, "_cacheable_for", cacheable_for)
+    until(found)

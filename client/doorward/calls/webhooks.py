@@ -113,8 +113,11 @@ def redeliver_webhook(
     )
 
 
-def test_webhook(  # noqa: PT028  # no test: the RPC has this name
-    id: str, *, organization: str = "", timeout: float | None = 20.0
+def test_webhook(
+    id: str,
+    *,
+    organization: str = "",  # noqa: PT028  # no test: the RPC has this name
+    timeout: float | None = 20.0,  # noqa: PT028
 ) -> Call[pb.TestWebhookResponse, TestedWebhook]:
     """Send a message of type `webhook.test` once, and return what came of it. Takes as long as the receiver does."""
     return Call(

@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
-from ipaddress import IPv4Address, ip_network
+from ipaddress import ip_network
 from typing import NamedTuple, TypeVar
 
+from .errors import InvalidField
+from .fields import check_address
 from .model import SECOND, Instant
 from .policy import Path
 from .reasons import Reason
-from .subject import Address
 
 K = TypeVar("K")
 HOUR = 3600 * SECOND
@@ -58,6 +59,7 @@ class Counted(NamedTuple):
     """Empty: nothing was asked about."""
     reason: str
     address: str
+    """As it was told; empty: it was not."""
     hour: Instant
     """When the hour began."""
     stranger: Stranger | None
@@ -205,7 +207,7 @@ class Folding:
                 self._seen.clear()
             resources, addresses = self._told_apart(counted)
             resource = _resource(counted, resources)
-            address = _within(counted.address, addresses, ADDRESSES)
+            address = _within(shown_address(counted.address), addresses, ADDRESSES)
             organization, key, owner, keyspace, hour = (
                 counted.organization, counted.key, counted.owner, counted.keyspace, counted.hour,
             )  # fmt: skip
@@ -228,7 +230,9 @@ class Folding:
     def _stranger(self, counted: Counted, stranger: Stranger) -> StrangerCell:
         of = (counted.organization, counted.keyspace)
         seen = self._seen.setdefault(of, set())
-        cell = StrangerCell(*of, counted.hour, stranger.caller, stranger.prefix, counted.address, counted.reason)
+        cell = StrangerCell(
+            *of, counted.hour, stranger.caller, stranger.prefix, shown_address(counted.address), counted.reason
+        )
         if cell not in seen:
             if len(seen) >= STRANGERS:
                 return cell._replace(caller=OTHER, prefix=OTHER, address=OTHER)
@@ -242,13 +246,19 @@ def hour_of(at: Instant) -> Instant:
 
 
 @lru_cache(maxsize=16_384)
-def shown_address(address: Address | None) -> str:
-    """Return what an address counts as."""
-    if address is None:
+def told_address(text: str) -> str:
+    """Return an address in its one spelling; what is none was not told."""
+    try:
+        return str(check_address("address", text) or "")
+    except InvalidField:
         return ""
-    if isinstance(address, IPv4Address):
-        return str(address)
-    return str(ip_network((address, 64), strict=False))
+
+
+@lru_cache(maxsize=16_384)
+def shown_address(text: str) -> str:
+    """Return what an address counts as."""
+    address = told_address(text)
+    return str(ip_network((address, 64), strict=False)) if ":" in address else address
 
 
 def _resource(counted: Counted, known: set[str] | None) -> str:
@@ -274,6 +284,7 @@ def _within(text: str, known: set[str] | None, most: int) -> str:
 
 def _taken(counts: Counter[K], most: int) -> Counter[K]:
     taken: Counter[K] = Counter()
-    for cell in list(counts)[:most]:
-        taken[cell] = counts.pop(cell)
+    for _ in range(min(most, len(counts))):
+        cell, count = counts.popitem()
+        taken[cell] = count
     return taken

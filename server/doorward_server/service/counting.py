@@ -10,12 +10,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 
-from doorward_server.core.errors import Overloaded, UnknownReference
+from doorward_server.core.errors import Overloaded
 from doorward_server.core.model import Instant
-from doorward_server.core.policy import Keyspace, Path
+from doorward_server.core.policy import Keyspace, Path, parse_path
 from doorward_server.core.reasons import Reason
-from doorward_server.core.subject import Address, Subject
-from doorward_server.core.usage import Cells, Counted, Folding, Stranger, hour_of, shown_address
+from doorward_server.core.subject import Subject
+from doorward_server.core.usage import HOUR, Cells, Counted, Folding, Stranger, hour_of
 from doorward_server.service.catalog import Catalog
 from doorward_server.service.guard import Caller, Clock
 from doorward_server.service.leasing import Hit
@@ -35,12 +35,16 @@ class Counting:
     """Counts decisions. Belongs to the event loop, but for what `flush` does on *writes*. *source* is of this start."""
 
     def __init__(self, store: Store, catalog: Catalog, writes: Pool, clock: Clock, source: str) -> None:
-        self.dropped = 0
-        """Decisions that are missing in the store's counts, and stay so."""
+        self._dropped = 0
         self._writes = writes
         self._counts: dict[Counted, int] = {}
         self._hits: dict[Counted, int] = {}
         self._flushing = _Flushing(store, catalog, clock, source)
+
+    @property
+    def dropped(self) -> int:
+        """Count the decisions that are missing in the store's counts, and stay so."""
+        return self._dropped + self._flushing.dropped
 
     def decided(
         self,
@@ -50,7 +54,7 @@ class Counting:
         action: str,
         path: Path,
         reason: Reason,
-        address: Address | None,
+        address: str,
         prefix: str,
         now: Instant,
     ) -> None:
@@ -63,10 +67,12 @@ class Counting:
             organization = subject.organization.id
             key = subject.key.id if subject.key is not None else ""
             owner = subject.owner.id if subject.owner is not None else ""
-        counted = Counted(
-            organization, key, owner, keyspace, action, path, reason, shown_address(address), hour_of(now), stranger
-        )
-        self._add(self._counts, counted, 1)
+        told = (organization, key, owner, keyspace, action, path, reason, address, now - now % HOUR, stranger)
+        counts = self._counts
+        if told in counts:  # equal to the Counted that it became
+            counts[told] += 1
+        else:
+            self._add(counts, Counted._make(told), 1)
 
     def hit(self, hit: Hit) -> None:
         """Count decisions that a client gave from its cache. Where from is not known, and who owns the key not yet."""
@@ -81,7 +87,7 @@ class Counting:
             counted = counted._replace(path=counted.path[:1], address="")
             known = counts.get(counted)
             if known is None and len(counts) >= 2 * MOST:
-                self.dropped += count
+                self._dropped += count
                 return
         counts[counted] = (known or 0) + count
 
@@ -90,7 +96,7 @@ class Counting:
         counts, self._counts = self._counts, {}
         hits, self._hits = self._hits, {}
         try:
-            self.dropped += await self._writes.run(self._flushing.flush, counts, hits)
+            await self._writes.run(self._flushing.flush, counts, hits)
         except Overloaded:  # it was not begun
             for earlier, counting in ((counts, self._counts), (hits, self._hits)):
                 for counted, count in earlier.items():
@@ -102,6 +108,7 @@ class _Flushing:
     """What is on its way to the store. One flush at a time, on whichever thread."""
 
     def __init__(self, store: Store, catalog: Catalog, clock: Clock, source: str) -> None:
+        self.dropped = 0
         self._store = store
         self._catalog = catalog
         self._clock = clock
@@ -114,29 +121,27 @@ class _Flushing:
         self._hits: dict[Counted, int] = {}
         self._owners: dict[tuple[str, str], tuple[str, str | None] | None] = {}
 
-    def flush(self, counts: Mapping[Counted, int], hits: dict[Counted, int]) -> int:
-        """Fold *counts* and *hits* in, and write all there is; return how many decisions there was no room for."""
+    def flush(self, counts: Mapping[Counted, int], hits: Mapping[Counted, int]) -> None:
+        """Fold *counts* and *hits* in, and write all there is. What there is no room for is `dropped`."""
         with self._lock:
-            dropped = self._take_in(counts) + self._wait_for_owner(hits)
+            self._take_in(counts)
+            self._wait_for_owner(hits)
             self._write()
-            dropped += self._take_in(self._verified())
+            self._take_in(self._verified())
             self._write()
-            return dropped
 
-    def _take_in(self, counts: Mapping[Counted, int]) -> int:
+    def _take_in(self, counts: Mapping[Counted, int]) -> None:
         if len(self._cells) >= 2 * MOST:
-            return sum(counts.values())
-        self._folding.fold(counts, self._cells)
-        return 0
+            self.dropped += sum(counts.values())
+        else:
+            self._folding.fold(counts, self._cells)
 
-    def _wait_for_owner(self, hits: Mapping[Counted, int]) -> int:
-        dropped = 0
+    def _wait_for_owner(self, hits: Mapping[Counted, int]) -> None:
         for counted, count in hits.items():
             if counted in self._hits or len(self._hits) < 2 * MOST:
                 self._hits[counted] = self._hits.get(counted, 0) + count
             else:
-                dropped += count
-        return dropped
+                self.dropped += count
 
     def _write(self) -> None:
         while self._cells or self._sent:
@@ -148,11 +153,12 @@ class _Flushing:
 
     def _verified(self) -> Mapping[Counted, int]:
         """Return the hits that can be true, with the key's owner: a client says what it likes."""
-        owners = {counted: self._owner(counted) for counted in self._hits}
+        keyspaces = {name: self._catalog.find(name) for name in {counted.keyspace for counted in self._hits}}
+        owners = {counted: self._owner(counted, keyspaces[counted.keyspace]) for counted in self._hits}
         hits, self._hits = self._hits, {}
         return {counted._replace(owner=owner): hits[counted] for counted, owner in owners.items() if owner is not None}
 
-    def _owner(self, counted: Counted) -> str | None:
+    def _owner(self, counted: Counted, declared: Keyspace | None) -> str | None:
         """Return the owner (empty: none) of the key that a client tells of; None if what it tells cannot be true."""
         of = (counted.organization, counted.key)
         if of not in self._owners:
@@ -160,18 +166,15 @@ class _Flushing:
                 self._owners.clear()
             self._owners[of] = self._store.usage.find_key(*of)
         keyspace, owner = self._owners[of] or ("", None)
-        if not keyspace or keyspace != counted.keyspace or not _makes_sense(counted, self._declared(keyspace)):
+        if keyspace != counted.keyspace or declared is None or not _makes_sense(counted, declared):
             return None
         return owner or ""
 
-    def _declared(self, name: str) -> Keyspace | None:
-        try:
-            return self._catalog.known(name) or self._catalog.get(name)
-        except UnknownReference:
-            return None
 
-
-def _makes_sense(counted: Counted, keyspace: Keyspace | None) -> bool:
-    if keyspace is None or counted.action not in keyspace.permissions:
+def _makes_sense(counted: Counted, keyspace: Keyspace) -> bool:
+    if counted.action not in keyspace.permissions or counted.path[0] not in keyspace.types:
         return False
-    return not counted.path or counted.path[0] in keyspace.types
+    try:
+        return parse_path("/".join(counted.path)) == counted.path
+    except ValueError:  # what no question could hold, the store might not keep
+        return False

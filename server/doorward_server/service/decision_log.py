@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,6 +28,9 @@ from doorward_server.store import Store
 MOST_WAITING = 10_000
 """Answers that wait for their record at most, and sampled records until the next flush."""
 BATCH = 500
+PATIENCE = 5.0
+"""Seconds for which a full standard output is waited for."""
+_STDOUT = 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Write = Callable[[bytes], object]
 
@@ -188,11 +192,25 @@ class LogFile:
 
 
 def to_stdout(lines: bytes) -> None:
-    """Write to this process's standard output. Raises StoreUnavailable."""
+    """Write to this process's standard output. Raises StoreUnavailable, also if nobody reads it for a while."""
     try:
-        while lines:
-            lines = lines[os.write(1, lines) :]
+        for part in _in_parts(lines):
+            while part:
+                if not select.select([], [_STDOUT], [], PATIENCE)[1]:
+                    raise TimeoutError(0, "nobody reads it")
+                part = part[os.write(_STDOUT, part) :]  # what is left of it
     except OSError as problem:
         raise StoreUnavailable(
             f"The decision log cannot be written to standard output ({problem.strerror}). Nothing was decided."
         ) from problem
+
+
+def _in_parts(lines: bytes) -> Iterator[bytes]:
+    """Cut into whole lines of together at most what a pipe takes in one piece, so that workers can share it."""
+    part = b""
+    for line in lines.splitlines(keepends=True):
+        if part and len(part) + len(line) > select.PIPE_BUF:
+            yield part
+            part = b""
+        part += line
+    yield part

@@ -6,11 +6,10 @@ import itertools
 from collections.abc import Sequence
 
 from doorward_server.core.decide import Decision, Question
-from doorward_server.core.fields import check_address
 from doorward_server.core.model import Instant
 from doorward_server.core.reasons import UNAUTHENTICATED, Reason
 from doorward_server.core.subject import Address
-from doorward_server.core.usage import AUTHENTICATE, INTROSPECT, DecisionRecord
+from doorward_server.core.usage import AUTHENTICATE, INTROSPECT, DecisionRecord, told_address
 from doorward_server.service.counting import Counting
 from doorward_server.service.decision_log import Recorder
 from doorward_server.service.finding import Found
@@ -18,6 +17,8 @@ from doorward_server.service.guard import Caller
 from doorward_server.service.noticing import Noticing
 from doorward_server.service.questions import Ask
 
+LONGEST_ADDRESS = 64
+"""Characters; where nothing is decided about a key, it was not looked at."""
 Handed = tuple[Question | None, Decision]
 """A decision and what it is about; None: whose a credential is."""
 
@@ -52,9 +53,8 @@ class Telling:
             await self._recorder.record(records, log)
         for question, decision in handed:
             action, path = (question.action, question.path) if question is not None else (INTROSPECT, ())
-            address = question.client_ip if question is not None else check_address("context.client_ip", ask.client_ip)
-            about = (caller, found.subject, keyspace.name, action, path, decision.reason, address, found.prefix, now)
-            self._counting.decided(*about)
+            about = (caller, found.subject, keyspace.name, action, path, decision.reason)
+            self._counting.decided(*about, ask.client_ip[:LONGEST_ADDRESS], found.prefix, now)
         return ids
 
     def _notice(self, caller: Caller, ask: Ask, found: Found, handed: Handed, now: Instant) -> None:
@@ -72,7 +72,7 @@ class Telling:
     def kept_out(self, found: Found, reason: Reason, peer: Address | None, now: Instant) -> None:
         """Count a call to Doorward itself whose own key did not get it in."""
         self._counting.decided(
-            None, found.subject, found.keyspace.name, AUTHENTICATE, (), reason, peer, found.prefix, now
+            None, found.subject, found.keyspace.name, AUTHENTICATE, (), reason, str(peer or ""), found.prefix, now
         )
 
 
@@ -89,6 +89,6 @@ def _record(caller: Caller, ask: Ask, found: Found, handed: Handed, id: str, now
         action=question.action if question is not None else INTROSPECT,
         resource="/".join(question.path) if question is not None else "",
         reason=decision.reason.value,
-        client_ip=ask.client_ip[:64],
+        client_ip=told_address(ask.client_ip[:LONGEST_ADDRESS]),
         caller=f"{caller.organization}/{calling.id if calling is not None else ''}",
     )
