@@ -9,7 +9,7 @@
         per-flow: {per: key_and_resource, limit: 10, window: 1m, actions: ["flows:*"]}   # default: all actions
     alerts:
       failures: {when: failed_authentication, per: key, count: 20, window: 10m}          # per: key, address, prefix
-      unusual: {when: unusual_activity, factor: 5}          # times what the key does at that hour of the week
+      unusual: {when: unusual_activity, factor: 5}          # times its habit at that hour of the week; default: 5
       near: {when: limit_nearly_used, percent: [80, 95]}
       soon: {when: expiring, before: [30d, 7d, 1d]}
       idle: {when: unused, after: 90d}
@@ -23,8 +23,8 @@
       to: [store]                     # store, file, stdout; default: [store] for all, else [stdout]
       keep: 90d                       # in the store; default: 90d
 
-All of it is checked when the file is applied and kept with the keyspace. Usage is kept and decisions are recorded by it
-(`service.retention`, `service.decision_log`); limits and alerts are for a later version.
+All of it is checked when the file is applied and kept with the keyspace. Usage is kept, decisions are recorded and
+alerts are raised by it (`service.retention`, `service.decision_log`, `core.alerts`); limits are for a later version.
 """
 
 from __future__ import annotations

@@ -16,8 +16,7 @@ from doorward_server.core.model import Instant, Key, Secret
 from doorward_server.core.policy import Keyspace
 from doorward_server.core.reasons import Reason
 from doorward_server.core.sections import AlertRule
-from doorward_server.core.subject import Address, Subject
-from doorward_server.core.usage import shown_address
+from doorward_server.core.subject import Subject
 from doorward_server.service.catalog import Catalog
 from doorward_server.service.guard import Clock
 from doorward_server.service.pool import Pool
@@ -52,20 +51,21 @@ class Noticing:
         keyspace: Keyspace,
         reason: Reason,
         key: Known | None,
-        address: Address | None,
+        address: str,
         prefix: str,
     ) -> None:
         """Note that an authentication failed that a service of *organization* asked about.
 
-        *key* is the one that was meant, whether or not possession was proved; *prefix* is what the text began like.
+        *key* is the one that was meant, whether or not possession was proved; *address* is as usage shows it; *prefix* is
+        what the text began like.
         """
         if reason in NOTHING_SHOWN:
             return
         pers = {rule.settings.get("per", "key") for rule in _of(keyspace, AlertKind.FAILED_AUTHENTICATION)}
         if "key" in pers and key is not None:
             self._add(Failure(key[0], keyspace.name, "key", key[1]))
-        if "address" in pers and address is not None:
-            self._add(Failure(organization, keyspace.name, "address", shown_address(address)))
+        if "address" in pers and address:
+            self._add(Failure(organization, keyspace.name, "address", address))
         if "prefix" in pers and prefix:
             self._add(Failure(organization, keyspace.name, "prefix", prefix))
 

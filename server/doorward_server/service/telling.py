@@ -9,7 +9,7 @@ from doorward_server.core.decide import Decision, Question
 from doorward_server.core.model import Instant
 from doorward_server.core.reasons import UNAUTHENTICATED, Reason
 from doorward_server.core.subject import Address
-from doorward_server.core.usage import AUTHENTICATE, INTROSPECT, DecisionRecord, told_address
+from doorward_server.core.usage import AUTHENTICATE, INTROSPECT, DecisionRecord, shown_address, told_address
 from doorward_server.service.counting import Counting
 from doorward_server.service.decision_log import Recorder
 from doorward_server.service.finding import Found
@@ -64,7 +64,7 @@ class Telling:
             key = found.meant
             if subject is not None and subject.key is not None:
                 key = (subject.key.organization, subject.key.id)
-            address = check_address("context.client_ip", ask.client_ip)
+            address = shown_address(ask.client_ip[:LONGEST_ADDRESS])
             self._noticing.failed(caller.organization, found.keyspace, decision.reason, key, address, found.prefix)
         if subject is not None and subject.secret is not None and subject.secret.expires_at is not None:
             self._noticing.used(found.keyspace, subject, now)
