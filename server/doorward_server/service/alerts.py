@@ -17,8 +17,12 @@ from doorward_server.store import Store, Written
 
 POLL_SECONDS = 1.0
 """How often who watches is looked after."""
+REFRESH = 10
+"""Looks after which a caller who is told nothing is looked up again."""
 AT_ONCE = 200
+"""Alerts of one look."""
 NOTE = 500
+"""Characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +77,18 @@ class Alerts:
     ) -> AsyncGenerator[Watched, None]:
         """Yield alerts behind the sequence *after* (None: that come from now on) until the server stops.
 
-        The first answer comes at once. *caller* is looked up again at each look: raises CallerUnauthenticated and
-        CallerForbidden once it may no longer.
+        The first answer comes at once. *caller* is looked up again before it is told anything, and every `REFRESH`
+        looks: raises CallerUnauthenticated and CallerForbidden once it may no longer.
         """
         organization = own_or(caller, organization)
         self._guard.require(caller, "alerts:watch", _on(organization))
         reached = after
         if reached is None:
             reached = await reads.run(self._store.alerts.last_sequence, organization)
-        told = False
+        told, looks = False, 0
         while not self._closed.is_set():
-            alerts = await reads.run(self._look, caller, organization, reached)
+            alerts = await reads.run(self._look, caller, organization, reached, looks % REFRESH == 0)
+            looks += 1
             for alert in alerts:
                 reached = alert.sequence
                 yield Watched(alert, reached)
@@ -97,9 +102,11 @@ class Alerts:
         """End all watches: their callers go to another server, and on from where they are."""
         self._closed.set()
 
-    def _look(self, caller: Caller, organization: str, after: int) -> Sequence[Alert]:
-        self._guard.require(self._guard.refreshed(caller), "alerts:watch", _on(organization))
-        return self._store.alerts.list_after(organization, after, AT_ONCE)
+    def _look(self, caller: Caller, organization: str, after: int, refresh: bool) -> Sequence[Alert]:
+        alerts = self._store.alerts.list_after(organization, after, AT_ONCE)
+        if alerts or refresh:
+            self._guard.require(self._guard.refreshed(caller), "alerts:watch", _on(organization))
+        return alerts
 
     async def _pause(self) -> None:
         try:

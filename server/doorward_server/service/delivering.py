@@ -83,12 +83,17 @@ class Deliveries:
         for webhook in claimed:
             task = asyncio.ensure_future(self._posting.run(self._deliver, webhook))
             self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            task.add_done_callback(self._finished)
         return len(claimed)
 
     async def settle(self) -> None:
         """Wait until what has begun is done."""
-        await asyncio.gather(*self._running)
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    def _finished(self, task: asyncio.Future[None]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # no place on the threads after all: its claim ends by itself
 
     async def prune(self) -> None:
         """Forget what became of messages long ago. Raises StoreUnavailable."""

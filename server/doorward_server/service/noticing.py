@@ -56,8 +56,8 @@ class Noticing:
     ) -> None:
         """Note that an authentication failed that a service of *organization* asked about.
 
-        *key* is the one that was meant, whether or not possession was proved; *address* is as usage shows it; *prefix* is
-        what the text began like.
+        *key* is the one that was meant, whether or not possession was proved; *address* is as usage shows it, and
+        *prefix* is what the text began like.
         """
         if reason in NOTHING_SHOWN:
             return
