@@ -39,6 +39,7 @@ from doorward_server.service.mint import Mint
 from doorward_server.service.peppers import Keyring, PepperProblem, Ring, check_peppers, make_ring, read_ring
 from doorward_server.service.pool import Pool
 from doorward_server.service.proving import Prover
+from doorward_server.service.recognizing import Recognition
 from doorward_server.service.replica import BEAT_SECONDS, Membership
 from doorward_server.service.reports import Reports
 from doorward_server.service.retention import Retention
@@ -323,7 +324,7 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     waits = Pool("waits", threads=1, backlog=8)  # one look at a time: those who wait share it
     freshness = Freshness(reads, keyring.current.lookup, boot)
     finder = Finder(store, catalog, keyring.current.lookup, prover, freshness)
-    authorizer = Authorizer(finder, guard, uses, telling, clock)
+    authorizer = Authorizer(finder, guard, Recognition(freshness, keyring, random(32)), uses, telling, clock)
     stale = round(config.serve_stale_for * SECOND)
     membership = Membership(store, keyring, config.peppers, clock, partial(new_id, "replica", random), stale)
     lease = _follow(store, membership, freshness, catalog, guard, metrics, waits, uses, counting, clock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import secrets
 import signal
@@ -66,6 +67,7 @@ def supervise(config: Config, demo: Path | None, count: int) -> int:
 async def _serve(app: App, demo: Path | None) -> None:
     stopping = _stopping()
     port = await app.start()
+    _freeze()
     log.info("serving", listen=app.config.listen, port=port, metrics_port=app.metrics_port)
     try:
         if demo is not None:
@@ -80,6 +82,7 @@ async def _serve_worker(app: App, demo: Path | None, descriptor: int) -> None:
     following = asyncio.create_task(Line(descriptor, lambda: dump(app.metrics)).follow(serving))
     following.add_done_callback(lambda _: stopping.set())
     port = await app.start(shares_port=True)
+    _freeze()
     log.info("worker serving", pid=os.getpid())
     try:
         if demo is not None:
@@ -135,6 +138,17 @@ class _Scraped(Collector):
         for worker, dumped in (await self._supervisor.scrape()).items():
             self._combined.update(worker, dumped)
         return list(self._combined.collect())
+
+
+def _freeze() -> None:
+    """Leave what was made for good at the start out of every garbage collection, and collect less often.
+
+    A call leaves no cycles behind, but its objects count: at Python's threshold of 700 the collector takes 2 to 5 % of
+    a core under load (docs/performance.md).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 def _stopping() -> asyncio.Event:

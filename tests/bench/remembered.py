@@ -12,7 +12,10 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from doorward.v1 import keys_pb2  # noqa: E402
+from doorward_server.core.decide import ALLOWED  # noqa: E402
+from doorward_server.service.authorizing import Answer  # noqa: E402
 from doorward_server.service.importing import MAX_ROWS  # noqa: E402
+from doorward_server.wire.decided import to_response  # noqa: E402
 from tests.databases import fresh  # noqa: E402
 from tests.fakes import FakeClock  # noqa: E402
 from tests.service.door import Door, keyspace, opened_door, row  # noqa: E402
@@ -69,7 +72,9 @@ def _grown(door: Door, lookups: list[str]) -> int:
             fill, _ = finder._read_key("shop", lookup)
             assert fill.known
             freshness.cache.offer(("key", "shop", lookup), fill, freshness.cache.generation)
-        del fill
+            known = fill.value  # answered once: what the answer says of its holder stays with it
+            to_response(Answer(ALLOWED, known.subject, known.keyspace, fill.revision, "", memo=known.memo))
+        del fill, known
         gc.collect()
         assert len(freshness.cache) == len(lookups)
         return tracemalloc.get_traced_memory()[0] - before

@@ -220,7 +220,7 @@ def binding_conditions_are_ignored() -> None:
 @noticed_by("test_decide_facts.py::test_a_repeatable_answer_is_the_same_whatever_else_is_said")
 def everything_is_repeatable() -> None:
     right = decide._judge
-    put(decide, "_judge", lambda *given: dataclasses.replace(right(*given), repeatable=True))
+    put(decide, "_judge", lambda *given: right(*given)._replace(repeatable=True))
 
 
 @noticed_by("test_decide_facts.py::test_what_is_stored_changes_nothing_where_it_is_not_needed")

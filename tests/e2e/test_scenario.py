@@ -17,6 +17,7 @@ SERVICES = {
     "doorward.v1.DirectoryService",
     "doorward.v1.KeyService",
     "doorward.v1.KeyspaceService",
+    "doorward.v1.UsageService",
     "grpc.health.v1.Health",
     "grpc.reflection.v1alpha.ServerReflection",
 }

@@ -124,7 +124,7 @@ class Door:
     def verdict(self, keyspace: str, text: str, **more: Any) -> str:
         """The reason of the decision about reading, e.g. "ALLOWED"."""
         request = authz_pb2.AuthorizeRequest(keyspace=keyspace, key=text, action="things:read", **more)
-        answer = self.run(self.authz.Authorize(request, self.caller()))
+        answer = authz_pb2.AuthorizeResponse.FromString(self.run(self.authz.Authorize(request, self.caller())))
         return authz_pb2.Reason.Name(answer.reason).removeprefix("REASON_")
 
     def kept(self, keyspace: str, organization: str, id: str) -> str:

@@ -67,7 +67,7 @@ class Crowd:
 
     def caller(self) -> Caller:
         """Root, in a call of its own."""
-        return replace(self.root, checked=[])
+        return self.root._replace(checked=[])
 
     def sleeping(self, **settings: Any) -> list[str]:
         """Ids of `THREADS` keys of alice, none of which is active."""

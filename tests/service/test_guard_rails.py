@@ -128,7 +128,8 @@ def test_the_api_version_is_pinned_for_good(shop: Shop) -> None:
     shop.update(made.key.id, name="another name")
     secret = shop.rotate(made.key.id).secret
     request = authz_pb2.AuthorizeRequest(keyspace="shop", key=secret, action="things:read")
-    answer = shop.door.run(shop.door.authz.Authorize(request, shop.door.caller()))
+    told = shop.door.run(shop.door.authz.Authorize(request, shop.door.caller()))
+    answer = authz_pb2.AuthorizeResponse.FromString(told)
     assert answer.identity.api_version == "2026-02-01"
     assert shop.make().key.api_version == "2027-01-01"
 

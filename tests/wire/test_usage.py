@@ -464,7 +464,7 @@ def test_a_cache_that_keeps_what_must_be_recorded_is_found(acme: Tenant, monkeyp
 
     def cacheable_for(caller: Any, found: Any, *rest: Any) -> int:
         unlogged = replace(found.keyspace, sections=Sections())
-        return original(caller, replace(found, keyspace=unlogged), *rest)
+        return original(caller, found._replace(keyspace=unlogged), *rest)
 
     def found() -> bool:
         try:

@@ -7,7 +7,7 @@ written for the hot path; tests/core/oracle.py says the same in the dullest way 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from .directory import Attribute
 from .facts import NO_CONTEXT, NO_FACTS, Context, Facts
@@ -27,8 +27,7 @@ from .reasons import Reason
 from .subject import Address, Held, Subject, in_network
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """What is asked, parsed. `organization` owns the resource; None means the subject's own."""
 
     action: str
@@ -42,19 +41,17 @@ class Question:
 
     def about(self, action: str) -> Question:
         """Return the same question about another action."""
-        return replace(self, action=action)
+        return self._replace(action=action)
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """The rule that decided, and the binding that gave its role."""
 
     rule: Rule
     binding: str
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """ALLOW or DENY with a reason: a value, never an error."""
 
     reason: Reason

@@ -16,10 +16,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import KeyspaceInvalid
-from .keytext import MalformedText, SecretText, parse
+from .keytext import SecretText, split
 
 MAX_TEXT = 4096
 """Characters of the longest text that is looked at."""
@@ -97,8 +97,7 @@ class Legacy:
         return self.entropy_bits >= SOUND_BITS
 
 
-@dataclass(frozen=True, slots=True)
-class Presented:
+class Presented(NamedTuple):
     """A text that is well-formed in its keyspace, which says nothing about whether it is known."""
 
     secret: SecretText
@@ -128,12 +127,9 @@ def present(text: str, own: Format, prefix: str, legacy: tuple[Legacy, ...], key
         return None
     secret = SecretText(text)
     if own is Format.OPAQUE:
-        try:
-            parsed = parse(text)
-        except MalformedText:
-            parsed = None
-        if parsed is not None and parsed.prefix == prefix:
-            return Presented(secret, parsed.lookup, True)
+        parts = split(text)
+        if parts is not None and parts[0] == prefix:
+            return Presented(secret, parts[2], True)
     elif (_UUID if own is Format.UUID else _JWT).fullmatch(text):
         # A weak imported text may look like one of ours: then it is treated as weak.
         return Presented(secret, lookup_of(key, text), all(old.sound for old in legacy if old.matches(text)))

@@ -19,6 +19,7 @@ from .rails import Rails
 from .sections import Sections
 
 MAX_PATH_BYTES = 512
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*", re.ASCII)
 _SEGMENT = re.compile(r"[^\x00-\x20\x7f-\x9f\ud800-\udfff/*]+")
 
 
@@ -36,6 +37,8 @@ Path = tuple[str, ...]
 def parse_path(text: str) -> Path:
     """Return the segments of a resource `type/id…`. Raises ValueError with the rule that it breaks."""
     path = tuple(text.split("/"))
+    if len(text) <= MAX_PATH_BYTES and _PLAIN.fullmatch(text):  # nearly all are, and need no closer look
+        return path
     if len(text.encode("utf-8", "surrogatepass")) > MAX_PATH_BYTES:
         raise ValueError(f"must have at most {MAX_PATH_BYTES} bytes")
     for segment in path:

@@ -99,6 +99,13 @@ class Peppers:
             digest = self._wrap(version, digest)
         return hmac.compare_digest(digest, verifier.digest)
 
+    def proves_at_once(self, secret: SecretText, verifier: Verifier) -> bool | None:
+        """Tell whether *secret* is the text of *verifier* if that is one keyed hash, as of nearly all; else None."""
+        pepper = self.versions.get(verifier.pepper)
+        if verifier.kind != KIND or verifier.inner or pepper is None or verifier.pepper in self.retired:
+            return None
+        return hmac.compare_digest(hmac.digest(pepper, _bytes(secret), "sha256"), verifier.digest)
+
     def rewrapped(self, verifier: Verifier) -> Verifier:
         """Return *verifier* under the active pepper as well: whoever has only the older one can no longer make it."""
         digest = self._wrap(self.active, verifier.digest)
@@ -113,10 +120,10 @@ class Peppers:
         return hmac.digest(self._pepper(version), _AUDIT, sha256)
 
     def _digest(self, version: int, secret: SecretText) -> bytes:
-        return hmac.digest(self._pepper(version), _bytes(secret), sha256)
+        return hmac.digest(self._pepper(version), _bytes(secret), "sha256")
 
     def _wrap(self, version: int, digest: bytes) -> bytes:
-        return hmac.digest(self._pepper(version), digest, sha256)
+        return hmac.digest(self._pepper(version), digest, "sha256")
 
     def _pepper(self, version: int) -> bytes:
         try:

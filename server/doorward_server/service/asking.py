@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Sequence
 
 from doorward_server.core.decide import Question, needs_facts
 from doorward_server.core.facts import NOTHING_SENT, combine
@@ -27,17 +26,17 @@ class Asking:
         self._finder = finder
         self._guard = guard
 
-    async def keyspace(self, ask: Ask) -> Keyspace:
+    def keyspace(self, ask: Ask) -> Awaitable[Keyspace]:
         """Return the keyspace that is asked about. Raises UnknownReference, StoreUnavailable."""
-        return await self._finder.keyspace(ask.keyspace, ask.wanted)
+        return self._finder.keyspace(ask.keyspace, ask.wanted)
 
     def admit(self, caller: Caller, ask: Ask, organization: str, permission: str) -> None:
         """Raise CallerForbidden unless *caller* may ask in *organization* (empty: its own), and about whom it does."""
-        keyspace = keyspace_name(ask)
         signed_in = ask.presented if isinstance(ask.presented, SignedIn) else None
-        asked = reach(caller, organization or (signed_in.organization if signed_in else ""))
-        self._guard.require(caller, permission, decisions(asked, keyspace))
+        organization = organization or (signed_in.organization if signed_in else "")
+        self._guard.require_decisions(caller, permission, organization, ask.keyspace)
         if signed_in is not None:
+            asked, keyspace = reach(caller, organization), ask.keyspace
             # In the principal's own organization too: or it could be found out who is in other ones.
             theirs = check_id("principal.organization", signed_in.organization, "organization")
             right = permission if permission == EXPLAIN else "decisions:impersonate"
@@ -53,9 +52,9 @@ class Asking:
         resource = decisions(subject.organization.id, keyspace_name(ask))
         return subject if self._guard.may(caller, permission, resource) else None
 
-    async def find(self, caller: Caller, ask: Ask, keyspace: Keyspace) -> Found:
+    def find(self, caller: Caller, ask: Ask, keyspace: Keyspace) -> Awaitable[Found]:
         """Tell whose credential was presented."""
-        return await self._finder.find(ask.presented, keyspace, origin(caller, ask), ask.wanted)
+        return self._finder.find(ask.presented, keyspace, origin(caller, ask), ask.wanted)
 
     async def find_with_facts(
         self, caller: Caller, ask: Ask, keyspace: Keyspace, asked: Sequence[Asked]
@@ -75,9 +74,10 @@ class Asking:
                 every = tuple(dict.fromkeys(_about(it) for it in asked if _can_have_facts(it)))
                 found = await self._finder.find(ask.presented, found.keyspace, origin(caller, ask), ask.wanted, every)
                 facts = dict(zip(every, found.facts, strict=False))  # none where there is nobody
-        if found.subject is None:
+        subject = found.subject
+        if subject is None:
             return found, [it.question for it in asked]
-        return found, [_complete(it, facts.get(_about(it)), found.subject) for it in asked]
+        return found, [_complete(it, facts.get(_about(it)) if facts else None, subject) for it in asked]
 
 
 def _wanted(found: Found, asked: Sequence[Asked]) -> tuple[About, ...]:
@@ -85,16 +85,16 @@ def _wanted(found: Found, asked: Sequence[Asked]) -> tuple[About, ...]:
     subject, keyspace = found.subject, found.keyspace
     if found.denial is not None or subject is None or keyspace.operator:
         return ()
-    own = (None, subject.organization.id)
-    return tuple(
-        dict.fromkeys(
-            _about(it)
-            for it in asked
-            if _can_have_facts(it)
-            and it.question.organization in own
-            and needs_facts(subject, it.question.action, keyspace)
-        )
-    )
+    wanted: dict[About, None] = {}
+    for it in asked:
+        question = it.question
+        if (
+            needs_facts(subject, question.action, keyspace)
+            and _can_have_facts(it)
+            and question.organization in (None, subject.organization.id)
+        ):
+            wanted[_about(it)] = None
+    return tuple(wanted)
 
 
 def _can_have_facts(asked: Asked) -> bool:
@@ -115,7 +115,7 @@ def _complete(asked: Asked, stored: StoredFacts | None, subject: Subject) -> Que
     facts = combine(
         question.path, sent, it.attributes, it.parent, it.parent_attributes, it.relations, principal, subject.groups
     )
-    return replace(question, facts=facts)
+    return question._replace(facts=facts)
 
 
 def origin(caller: Caller, ask: Ask) -> Origin:

@@ -7,9 +7,9 @@ allows; decisions are made anew each time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from doorward_server.core.credential import Headers
 from doorward_server.core.decide import ALLOWED, DENIED, Decision, Question, decide, standing
 from doorward_server.core.errors import (
     CallerForbidden,
@@ -21,14 +21,16 @@ from doorward_server.core.errors import (
 from doorward_server.core.fields import check_address, check_id
 from doorward_server.core.model import SECOND, Instant
 from doorward_server.core.policy import Keyspace
-from doorward_server.core.reasons import Reason
+from doorward_server.core.reasons import UNAUTHENTICATED, Reason
 from doorward_server.core.subject import Address, Subject, in_network
 from doorward_server.service.asking import Asking, api_version, keyspace_name
 from doorward_server.service.catalog import DOORWARD
 from doorward_server.service.finding import Finder, Found, HttpParts, SignedIn
+from doorward_server.service.freshness import Memo
 from doorward_server.service.guard import AUTHORIZE, Caller, Clock, Guard, decisions, reach
 from doorward_server.service.messages import MESSAGES
 from doorward_server.service.questions import Ask, Asked, Item, read_question
+from doorward_server.service.recognizing import Recognition
 from doorward_server.service.telling import Telling
 from doorward_server.service.usage import LastUse
 
@@ -37,8 +39,7 @@ LONGEST = 3600 * SECOND
 """Microseconds for which a client may keep an answer at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """A decision, and who it was about, if the caller may know that."""
 
     decision: Decision
@@ -51,6 +52,8 @@ class Answer:
     """Microseconds for which a cache under a lease may keep it, from when it was asked; 0: not at all."""
     depends_on: tuple[int, ...] = ()
     """What ends that earlier, as tokens."""
+    memo: Memo | None = None
+    """Of the subject's record."""
     id: str = ""
     """Of the decision; empty for a dry run."""
 
@@ -71,18 +74,30 @@ class Answers:
 class Authorizer:
     """Decides about presented credentials. Runs on the event loop."""
 
-    def __init__(self, finder: Finder, guard: Guard, uses: LastUse, telling: Telling, clock: Clock) -> None:
+    def __init__(
+        self,
+        finder: Finder,
+        guard: Guard,
+        recognition: Recognition,
+        uses: LastUse,
+        telling: Telling,
+        clock: Clock,
+    ) -> None:
         self._finder = finder
+        self._recognition = recognition
         self._guard = guard
         self._asking = Asking(finder, guard)
         self._uses = uses
         self._telling = telling
         self._clock = clock
 
-    async def authenticate(self, headers: Headers, peer: Address | None) -> Caller:
+    async def authenticate(self, headers: Sequence[tuple[str, str]], peer: Address | None) -> Caller:
         """Return the caller whose key of the keyspace `doorward` is in *headers*. Raises CallerUnauthenticated."""
-        presented = HttpParts(tuple(headers), "")
-        found = await self._finder.find(presented, await self._finder.keyspace(DOORWARD), ("", str(peer)))
+        found = self._recognition.find(headers)
+        if found is None:
+            presented, ring = HttpParts(tuple(headers), ""), self._recognition.ring
+            found = await self._finder.find(presented, await self._finder.keyspace(DOORWARD), ("", str(peer)))
+            self._recognition.keep(headers, found, ring)
         denial, subject = found.denial, found.subject
         if denial is None and subject is not None:
             denial = self._good(subject, peer, dry_run=False)
@@ -90,7 +105,16 @@ class Authorizer:
             reason = denial.reason if denial else Reason.KEY_UNKNOWN
             self._telling.kept_out(found, reason, peer, self._clock())
             raise CallerUnauthenticated(reason.value, MESSAGES[reason])
-        return Caller(subject, found.keyspace, found.revision, peer, depends_on=found.tokens, moments=found.moments)
+        return Caller(
+            subject,
+            found.keyspace,
+            found.revision,
+            [],
+            peer,
+            depends_on=found.tokens,
+            moments=found.moments,
+            memo=found.known.memo if found.known is not None and found.tokens else None,
+        )
 
     async def act_for(self, caller: Caller, organization: str, principal: str) -> Caller:
         """Return *caller* as one that acts for a principal. Raises CallerForbidden without `principals:act`."""
@@ -102,7 +126,7 @@ class Authorizer:
             raise self._guard.nobody_to_act_for(organization, principal)
         depends_on = (*caller.depends_on, *found.tokens) if caller.depends_on and found.tokens else ()
         moments = (*caller.moments, *found.moments)
-        return replace(caller, acting_for=found.subject, depends_on=depends_on, moments=moments)
+        return caller._replace(acting_for=found.subject, depends_on=depends_on, moments=moments)
 
     async def authorize(self, caller: Caller, ask: Ask, item: Item) -> Answer:
         """Decide one question. Raises InvalidField, UnknownReference, CallerForbidden, StoreUnavailable, Overloaded."""
@@ -118,7 +142,8 @@ class Authorizer:
         version = api_version(ask, subject, found.keyspace)
         kept_for = _cacheable_for(caller, found, decision, now)
         depends_on = (*found.tokens, *caller.depends_on) if kept_for else ()
-        return Answer(decision, subject, found.keyspace, found.revision, version, kept_for, depends_on, id)
+        memo = found.known.memo if found.known is not None and subject is not None else None
+        return Answer(decision, subject, found.keyspace, found.revision, version, kept_for, depends_on, memo, id)
 
     async def batch_authorize(self, caller: Caller, ask: Ask, items: Sequence[Item]) -> Answers:
         """Decide up to `MAX_ITEMS` questions about one credential as of one revision: equal to as many `authorize`."""
@@ -169,22 +194,25 @@ class Authorizer:
         return None
 
     def _decide(self, found: Found, question: Question, dry_run: bool, now: Instant) -> Decision:
-        if found.denial is not None or found.subject is None:
+        subject = found.subject
+        if found.denial is not None or subject is None:
             return found.denial or DENIED[Reason.KEY_UNKNOWN]
-        decision = decide(found.subject, question, found.keyspace, now)
-        self._note(found.subject, now, dry_run)
+        decision = decide(subject, question, found.keyspace, now)
+        if decision.reason not in UNAUTHENTICATED:
+            self._note(subject, now, dry_run)
         return decision
 
     def _good(self, subject: Subject, address: Address | None, dry_run: bool) -> Decision | None:
         now = self._clock()
-        self._note(subject, now, dry_run)
         denial = standing(subject, now)
-        if denial is None and not in_network(subject, address):
-            denial = DENIED[Reason.NETWORK_NOT_ALLOWED]
-        return denial
+        if denial is not None:
+            return denial
+        self._note(subject, now, dry_run)
+        return None if in_network(subject, address) else DENIED[Reason.NETWORK_NOT_ALLOWED]
 
     def _note(self, subject: Subject, now: Instant, dry_run: bool) -> None:
-        if not dry_run and subject.key is not None and subject.secret is not None and standing(subject, now) is None:
+        """Note that the key of *subject*, which is good for something, was used."""
+        if not dry_run and subject.key is not None and subject.secret is not None:
             self._uses.note(subject.key, subject.secret, now)
 
 
@@ -206,5 +234,8 @@ def _cacheable_for(caller: Caller, found: Found, decision: Decision, now: Instan
         return 0  # each answer is recorded
     if not (found.tokens and caller.depends_on and decision.repeatable) or subject is None or subject.key is None:
         return 0
-    ahead = (moment - now for moment in (*found.moments, *caller.moments) if moment > now)
-    return min((LONGEST, *ahead))
+    longest = LONGEST
+    for moment in (*found.moments, *caller.moments):
+        if now < moment < now + longest:
+            longest = moment - now
+    return longest

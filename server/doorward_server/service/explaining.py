@@ -119,10 +119,10 @@ def _asked(caller: Caller, ask: Ask, item: Item, keyspace: Keyspace, actions: li
     """Return a question for each of *actions*. What came with the item is checked once: it is the same for all."""
     if not actions:
         return []
-    first = read_question(caller, ask, replace(item, action=actions[0]), keyspace)
+    first = read_question(caller, ask, item._replace(action=actions[0]), keyspace)
     questions = (first.question.about(action) for action in actions)
     if item.resource is None:
-        questions = (replace(it, path=(it.action.partition(":")[0],)) for it in questions)
+        questions = (it._replace(path=(it.action.partition(":")[0],)) for it in questions)
     return [Asked(question, first.sent) for question in questions]
 
 

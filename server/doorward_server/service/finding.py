@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from sys import intern
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from doorward_server.core.credential import begins_like, claims_to_be_of, find_credential
 from doorward_server.core.decide import DENIED, Decision
@@ -36,6 +36,7 @@ ATTEMPTS = 4
 SHARED = 65_536
 """Organizations and principals that are kept once."""
 Facts = tuple[StoredFacts, ...]
+NO_FACTS: Facts = ()
 Part = TypeVar("Part", Organization, Principal)
 FROM_THE_STORE = Consistency(full=True)
 
@@ -62,8 +63,7 @@ About = tuple[str, str]
 """A resource about which facts are stored, and the parent that the caller says it has (empty: none said)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What is known of a presented credential before any question: whose it is, or why it is nobody's."""
 
     denial: Decision | None
@@ -76,6 +76,8 @@ class Found:
     """When it changes by itself, in order."""
     facts: tuple[StoredFacts, ...] = ()
     """If asked for: of the same revision, in the order of the questions."""
+    known: Known | None = None
+    """The record; None where there is nobody."""
     prefix: str = ""
     """What a text began like that is nobody's key, as far as the keyspace says that itself."""
     meant: tuple[str, str] | None = None
@@ -133,8 +135,11 @@ class Finder:
 
     async def keyspace(self, name: str, wanted: Consistency = AS_PROMISED) -> Keyspace:
         """Return a keyspace. Raises UnknownReference, StoreUnavailable, Overloaded, RevisionNotReached."""
-        seen = await self._freshness.see(("keyspace", name), lambda: self._read_keyspace(name), wanted)
-        return _reached(seen, wanted).known.keyspace
+        key = ("keyspace", name)
+        seen = self._freshness.recall(key, wanted)
+        if seen is None:
+            seen = _reached(await self._freshness.see(key, lambda: self._read_keyspace(name), wanted), wanted)
+        return seen.known.keyspace
 
     async def facts(self, found: Found, abouts: Sequence[About]) -> dict[About, StoredFacts]:
         """Return what is stored about resources of the organization of *found*, as its subject is related to them.
@@ -174,13 +179,18 @@ class Finder:
             shape = present(text.reveal(), keyspace.format, keyspace.prefix, keyspace.legacy, self._lookup_key)
             if shape is None:
                 return _nobody(Reason.CREDENTIAL_MALFORMED, keyspace, 0, text)
-            seen, facts = await self._see(keyspace.name, shape.lookup, wanted, abouts)
+            place, facts = ("key", keyspace.name, shape.lookup), NO_FACTS
+            seen = self._freshness.recall(place, wanted) if not abouts else None
+            if seen is None:
+                seen, facts = await self._see(place, wanted, abouts)
             if seen.known.keyspace is not keyspace:
                 keyspace = seen.known.keyspace  # where texts are and what they look like may be told otherwise by now
                 continue
             key = seen.known.subject.key if seen.known.subject is not None else None
             try:
-                proven = await self._prover.proves(text, key, shape.sound and not keyspace.adaptive, origin)
+                proven = self._prover.proves_at_once(text, key)
+                if proven is None:
+                    proven = await self._prover.proves(text, key, shape.sound and not keyspace.adaptive, origin)
             except RetiredPepper as problem:
                 if wanted.full:
                     raise self._prover.unprovable(key, problem) from None
@@ -188,7 +198,7 @@ class Finder:
                 continue
             if not proven or seen.known.subject is None:
                 return _nobody(Reason.KEY_UNKNOWN, keyspace, seen.revision, text, key)
-            return _found(seen, facts)
+            return found(seen, facts)
         raise changes_too_fast(keyspace.name)
 
     async def principal(
@@ -200,23 +210,23 @@ class Finder:
         if abouts:
             fill, facts = await self._freshness.ask(lambda: self._read_principal(who, keyspace, abouts))
             seen = Seen(fill.value, fill.revision, leased=False)
-            return _found(_reached(seen, wanted), facts, Reason.OWNER_DISABLED)
+            return found(_reached(seen, wanted), facts, Reason.OWNER_DISABLED)
         key = ("principal", who.organization, who.principal, keyspace)
         seen = await self._freshness.see(key, lambda: self._read_principal(who, keyspace)[0], wanted)
         if seen.known.subject is None and not wanted.full:
             # Whoever makes a principal does not wait until nobody remembers that there was none.
             return await self.principal(who, keyspace, FROM_THE_STORE)
-        return _found(_reached(seen, wanted), (), Reason.OWNER_DISABLED)
+        return found(_reached(seen, wanted), (), Reason.OWNER_DISABLED)
 
     async def _see(
-        self, keyspace: str, lookup: str, wanted: Consistency, abouts: Sequence[About]
+        self, place: tuple[str, str, str], wanted: Consistency, abouts: Sequence[About]
     ) -> tuple[Seen, Facts]:
+        _, keyspace, lookup = place
         if abouts:
             fill, facts = await self._freshness.ask(lambda: self._read_key(keyspace, lookup, abouts))
             return _reached(Seen(fill.value, fill.revision, leased=False), wanted), facts
-        key = ("key", keyspace, lookup)
-        seen = await self._freshness.see(key, lambda: self._read_key(keyspace, lookup)[0], wanted)
-        return _reached(seen, wanted), ()
+        seen = await self._freshness.see(place, lambda: self._read_key(keyspace, lookup)[0], wanted)
+        return _reached(seen, wanted), NO_FACTS
 
     # --- what is remembered: each is one snapshot, read on a pool -----------------------------------------------------
 
@@ -285,13 +295,14 @@ def _nobody(reason: Reason, keyspace: Keyspace, revision: int, text: SecretText,
     return Found(DENIED[reason], None, keyspace, revision, prefix=begins_like(keyspace, text.reveal()), meant=meant)
 
 
-def _found(seen: Seen, facts: Facts, nobody: Reason = Reason.KEY_UNKNOWN) -> Found:
+def found(seen: Seen, facts: Facts = (), nobody: Reason = Reason.KEY_UNKNOWN) -> Found:
+    """Return what *seen* means for whoever presented what stands for it; *nobody*: that there is none."""
     known = seen.known
     if known.subject is None:
         return Found(DENIED[nobody], None, known.keyspace, seen.revision)
     # What was not read under a lease may be undone without anybody hearing of it.
     tokens = known.tokens if seen.leased else ()
-    return Found(None, known.subject, known.keyspace, seen.revision, tokens, known.moments, facts)
+    return Found(None, known.subject, known.keyspace, seen.revision, tokens, known.moments, facts, known)
 
 
 def _moments(subject: Subject | None) -> tuple[Instant, ...]:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from hashlib import sha256
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from doorward_server.core.errors import Overloaded, StoreUnavailable, UnknownReference
+from doorward_server.core.fields import LAST_INSTANT
 from doorward_server.core.freshness import ALL, Cache, ClientLeases, Dependency, Fill, Flight, Flights, Tail
 from doorward_server.core.model import Instant
 from doorward_server.core.policy import Keyspace
@@ -31,11 +33,42 @@ Read = Callable[[], Fill["Known"]]
 KNOWN, UNKNOWN = 200_000, 50_000
 """What is remembered at most: things that are there, some 3 KiB each, and texts that belong to no key, 1 KiB each."""
 MICROSECOND = 1_000
+Leave = tuple[str, str, str]
+"""Permission, organization and keyspace, as they came in."""
+MAX_PASSES = 256
+"""Leaves that are noted of one caller."""
 
 
-def boot_clock() -> int:
-    """The real one: CLOCK_BOOTTIME."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+boot_clock: Boot = partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME)
+"""The real one. It is read several times in a call, so it is no function of Python's."""
+
+
+class Memo:
+    """What follows from a record: some of it only as long as none of its moments passes. It goes when the record does.
+
+    `shown` is the wire's own: how it tells the API version and whose key it is.
+    """
+
+    __slots__ = ("_moments", "_passes", "_since", "_until", "shown")
+
+    def __init__(self, moments: tuple[Instant, ...]) -> None:
+        self._moments = moments
+        self._since = self._until = 0
+        self._passes: set[Leave] | None = None  # few records are a caller's, and an empty set takes 200 bytes
+        self.shown: tuple[str, bytes] | None = None
+
+    def passes(self, leave: Leave, now: Instant) -> bool:
+        """Tell whether its holder was given *leave*, and nothing has begun or ended by itself since."""
+        return self._passes is not None and leave in self._passes and self._since <= now < self._until
+
+    def let_pass(self, leave: Leave, now: Instant) -> None:
+        """Note that its holder has *leave* as of *now*, which follows from nothing but the record and the time."""
+        if self._passes is None or not self._since <= now < self._until or len(self._passes) >= MAX_PASSES:
+            later = bisect_right(self._moments, now)
+            self._since = self._moments[later - 1] if later else 0
+            self._until = self._moments[later] if later < len(self._moments) else LAST_INSTANT
+            self._passes = set()
+        self._passes.add(leave)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +82,10 @@ class Known:
     """What it depends on, as clients are told."""
     moments: tuple[Instant, ...] = ()
     """When it changes by itself, in order: the bounds of all that is for a time."""
+    memo: Memo = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "memo", Memo(self.moments))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +101,7 @@ class Consistency:
 AS_PROMISED = Consistency()
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """What was found, and as of which revision it holds. `leased`: it stays true as long as nobody hears otherwise."""
 
     known: Known
@@ -97,13 +133,8 @@ class Freshness:
         Raises what *read* raises, and Overloaded.
         """
         arrived = self.boot()
-        if arrived < self.lease.until and not wanted.full:
-            entry = self.cache.get(key)
-            if entry is not None:
-                revision = max(entry.revision, self.cache.applied)
-                if revision >= wanted.revision:
-                    self.hits += 1
-                    return Seen(entry.value, revision, leased=True)
+        if (seen := self._remembered(key, arrived, wanted)) is not None:
+            return seen
         self.misses += 1
         if not self.store_answers and (stale := self._stale(key, wanted)) is not None:
             return stale
@@ -113,6 +144,23 @@ class Freshness:
             if (stale := self._stale(key, wanted)) is not None:
                 return stale
             raise
+
+    def recall(self, key: Hashable, wanted: Consistency = AS_PROMISED) -> Seen | None:
+        """Return what `see` would return without waiting; None: it would ask the store."""
+        return self._remembered(key, self.boot(), wanted)
+
+    def _remembered(self, key: Hashable, arrived: int, wanted: Consistency) -> Seen | None:
+        if arrived >= self.lease.until or wanted.full:
+            return None
+        cache = self.cache
+        entry = cache.get(key)
+        if entry is None:
+            return None
+        revision = entry.revision if entry.revision > cache.applied else cache.applied
+        if revision < wanted.revision:
+            return None
+        self.hits += 1
+        return Seen(entry.value, revision, True)
 
     async def _read(self, key: Hashable, read: Read, arrived: int, wanted: Consistency) -> Seen:
         while True:

@@ -7,7 +7,8 @@ that makes one for a caller.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from doorward_server.core.decide import Decision, Question, decide, standing
 from doorward_server.core.errors import CallerForbidden, CallerUnauthenticated, GrantForbidden, InvalidField
@@ -19,6 +20,7 @@ from doorward_server.core.rails import Hand
 from doorward_server.core.reasons import Reason
 from doorward_server.core.subject import Address, Held, Subject, held_roles, key_subject, principal_subject
 from doorward_server.service.catalog import DOORWARD, OPERATOR, Catalog
+from doorward_server.service.freshness import Memo
 from doorward_server.store import Store
 
 AUTHORIZE = "decisions:authorize"
@@ -26,14 +28,15 @@ AUTHORIZE = "decisions:authorize"
 Clock = Callable[[], Instant]
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Somebody whose key of the keyspace `doorward` holds, as of the start of this call."""
 
     subject: Subject
     keyspace: Keyspace
     """`doorward`, in the version that the caller was looked up with."""
     revision: int
+    checked: list[str]
+    """Permissions that were asked about during this call; an answer without any is a defect that the wire refuses."""
     client_ip: Address | None = None
     acting_for: Subject | None = None
     """The principal for whom a backend calls; its rights are needed too."""
@@ -41,8 +44,8 @@ class Caller:
     """What the caller's own rights depend on, as clients are told; empty if they were not read under a lease."""
     moments: tuple[Instant, ...] = ()
     """When they change by themselves."""
-    checked: list[str] = field(default_factory=list, compare=False, repr=False)
-    """Permissions that were asked about during this call; an answer without any is a defect that the wire refuses."""
+    memo: Memo | None = None
+    """What was found out about the record of the caller's key before; None if it was not read under a lease."""
 
     @property
     def organization(self) -> str:
@@ -103,6 +106,29 @@ class Guard:
             self._ask(acting, caller, permission, resource, owner, f"The principal {principal}", shown)
             return self._actor(caller, principal)
         return self._actor(caller, "")
+
+    def require_decisions(self, caller: Caller, permission: str, organization: str, keyspace: str) -> None:
+        """Raise CallerForbidden unless *caller* may do *permission* about decisions in *keyspace* in *organization*
+        (empty: its own). Raises InvalidField for a name that can be none.
+
+        That a caller may is noted with its record: a backend asks the same thousands of times.
+        """
+        leave, memo, now = (permission, organization, keyspace), caller.memo, self._clock()
+        if memo is None or caller.acting_for is not None:
+            self.require(caller, permission, self._decisions(caller, organization, keyspace))
+        elif memo.passes(leave, now):
+            caller.checked.append(permission)
+        else:
+            resource = self._decisions(caller, organization, keyspace)
+            decision = self._decide(caller.subject, caller, permission, resource, None, now)
+            if decision.allowed and decision.repeatable:
+                memo.let_pass(leave, now)
+            self.require(caller, permission, resource)
+
+    @staticmethod
+    def _decisions(caller: Caller, organization: str, keyspace: str) -> str:
+        check_id("keyspace", keyspace, "keyspace")
+        return decisions(reach(caller, organization), keyspace)
 
     def may(self, caller: Caller, permission: str, resource: str) -> bool:
         """Tell whether `require` would pass."""
@@ -177,7 +203,15 @@ class Guard:
                 reason = Reason.RESOURCE_NOT_GRANTED
             raise CallerForbidden(permission, shown or resource, reason.value, who)
 
-    def _decide(self, subject: Subject, caller: Caller, permission: str, resource: str, owner: str | None) -> Decision:
+    def _decide(
+        self,
+        subject: Subject,
+        caller: Caller,
+        permission: str,
+        resource: str,
+        owner: str | None,
+        now: Instant | None = None,
+    ) -> Decision:
         try:
             path = parse_path(resource)
         except ValueError as problem:
@@ -196,7 +230,7 @@ class Guard:
             client_ip=caller.client_ip,
             facts=Facts(frozenset(relations)),
         )
-        return decide(subject, question, caller.keyspace, self._clock())
+        return decide(subject, question, caller.keyspace, self._clock() if now is None else now)
 
     @staticmethod
     def _actor(caller: Caller, acting_for: str) -> Actor:
@@ -217,11 +251,13 @@ class Guard:
         denial = standing(subject, self._clock())
         if denial is not None:
             raise CallerUnauthenticated(denial.reason.value, f"it ended during this call ({denial.reason}).")
-        fresh = replace(caller, subject=subject, keyspace=keyspace, revision=snapshot.revision, acting_for=None)
+        fresh = caller._replace(
+            subject=subject, keyspace=keyspace, revision=snapshot.revision, acting_for=None, memo=None
+        )
         acting = caller.acting_for
         if acting is None or acting.owner is None:
             return fresh
-        return replace(fresh, acting_for=self.acting_subject(fresh, acting.organization.id, acting.owner.id))
+        return fresh._replace(acting_for=self.acting_subject(fresh, acting.organization.id, acting.owner.id))
 
     def acting_subject(self, caller: Caller, organization: str, principal: str) -> Subject:
         """Return, as the store has it, the principal that *caller* acts for. Raises CallerForbidden."""

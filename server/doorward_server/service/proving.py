@@ -61,6 +61,15 @@ class Prover:
         self._improving: dict[str, asyncio.Task[None]] = {}
         self._nobody = Verifier(KIND, keyring.current.peppers.active, bytes(32))
 
+    def proves_at_once(self, text: SecretText, key: Key | None) -> bool | None:
+        """Tell what `proves` would, if that takes one keyed hash and nothing is to be done about it; else None.
+
+        Without a key, too: or the time of a denial would tell whether there is one.
+        """
+        verifier = key.secrets[0].verifier if key is not None else self._nobody
+        proven = self._keyring.current.peppers.proves_at_once(text, verifier)
+        return proven and key is not None if proven is not None else None
+
     async def proves(self, text: SecretText, key: Key | None, sound: bool, origin: Origin) -> bool:
         """Tell whether *text* proves possession of *key*, by the one secret in it; without a key, take as long and say
         no.

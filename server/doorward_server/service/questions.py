@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
 
 from doorward_server.core.decide import Question
 from doorward_server.core.directory import Attributes, SubjectKind
@@ -17,6 +19,7 @@ from doorward_server.service.guard import Caller
 
 Reference = tuple[str, str]
 """Type and id of a resource."""
+NO_ATTRIBUTES: Attributes = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,23 +34,21 @@ class Related:
     subject: str
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """One question, as it came in."""
 
     action: str
     resource: Reference | None
     """None: the collection of the action's type."""
     organization: str
-    attributes: Attributes = field(default_factory=dict)
+    attributes: Attributes = NO_ATTRIBUTES
     parent: Reference | None = None
     relations: tuple[Related, ...] = ()
     problem: InvalidField | None = None
     """What is wrong with the item itself. It is raised once the caller is known to be allowed to ask."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """Who asks, where and when; the questions come apart."""
 
     presented: Presented
@@ -56,13 +57,12 @@ class Ask:
     client_ip: str
     dry_run: bool
     time: Instant | None = None
-    attributes: Attributes = field(default_factory=dict)
+    attributes: Attributes = NO_ATTRIBUTES
     """Of the context."""
     wanted: Consistency = AS_PROMISED
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """A question that makes sense in its keyspace, and what the caller sent of facts; stored ones come later."""
 
     question: Question

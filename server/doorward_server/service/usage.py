@@ -24,14 +24,14 @@ class LastUse:
     def __init__(self, store: Store, writes: Pool) -> None:
         self._store = store
         self._writes = writes
-        self._pending: dict[str, Use] = {}
+        self._pending: dict[str, tuple[Key, Instant]] = {}
         self._reported: dict[tuple[str, ...], Use] = {}
         self._seen: set[str] = set()
         self.due = asyncio.Event()
 
     def note(self, key: Key, secret: Secret, now: Instant) -> None:
         """Remember that *secret* authenticated a call at *now*."""
-        self._pending[secret.id] = Use(key.organization, key.id, secret.id, now)
+        self._pending[secret.id] = (key, now)
         if secret.id not in self._seen:
             if len(self._seen) >= 100_000:
                 self._seen.clear()
@@ -52,7 +52,8 @@ class LastUse:
         taken, self._pending = self._pending, {}
         reported, self._reported = self._reported, {}
         self.due.clear()
-        uses = [*taken.values(), *reported.values()]
+        noted = [Use(key.organization, key.id, secret, at) for secret, (key, at) in taken.items()]
+        uses = [*noted, *reported.values()]
         try:
             if uses:
                 await self._writes.run(self._store.record_uses, uses)

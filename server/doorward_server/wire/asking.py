@@ -22,16 +22,21 @@ _SUBJECTS = {"principal": SubjectKind.PRINCIPAL, "group": SubjectKind.GROUP}
 
 def read_ask(request: Any) -> Ask:
     """Return who asks, where and when."""
-    context: pb.Context = request.context
-    return Ask(
+    ask = Ask(
         presented=_presented(request),
         keyspace=request.keyspace,
         environment=getattr(request, "environment", ""),
-        client_ip=context.client_ip,
+        client_ip="",
         dry_run=getattr(request, "dry_run", False),
+        wanted=_consistency(request.consistency) if request.HasField("consistency") else AS_PROMISED,
+    )
+    if not request.HasField("context"):
+        return ask
+    context: pb.Context = request.context
+    return ask._replace(
+        client_ip=context.client_ip,
         time=from_timestamp("context.time", context, "time"),
         attributes=from_attributes("context.attributes", context.attributes),
-        wanted=_consistency(request.consistency) if request.HasField("consistency") else AS_PROMISED,
     )
 
 
@@ -43,8 +48,9 @@ def _consistency(consistency: pb.Consistency) -> Consistency:
 
 def read_item(item: Any, organization: str = "") -> Item:
     """Return one question; *organization* is for one that names none. What is wrong with it becomes its `problem`."""
-    resource = (item.resource.type, item.resource.id) if item.HasField("resource") else None
-    return _item(item, item.action, resource, item.organization or organization)
+    resource = item.resource if item.HasField("resource") else None
+    about = (resource.type, resource.id) if resource is not None else None
+    return _item(item, item.action, about, item.organization or organization)
 
 
 def read_listed(request: pb.ListAllowedActionsRequest) -> Item:
@@ -94,9 +100,10 @@ def _reference(message: Any, name: str) -> Reference | None:
 
 
 def _presented(request: Any) -> Presented:
-    match request.WhichOneof("credential"):
-        case "key":
-            return SecretText(request.key)
+    kind = request.WhichOneof("credential")
+    if kind == "key":
+        return SecretText(request.key)
+    match kind:
         case "http":
             return _http(request.http)
         case "principal":

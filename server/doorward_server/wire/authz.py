@@ -43,7 +43,7 @@ class AuthzServicer:
         self._leasing = leasing
         self._metrics = metrics
 
-    async def Authorize(self, request: pb.AuthorizeRequest, caller: Caller) -> pb.AuthorizeResponse:
+    async def Authorize(self, request: pb.AuthorizeRequest, caller: Caller) -> bytes:
         answer = await self._authorizer.authorize(caller, read_ask(request), read_item(request))
         self._metrics.decided(answer.keyspace.name, answer.decision.reason)
         return to_response(answer)
@@ -76,7 +76,8 @@ class AuthzServicer:
         reason = REASONS[ALLOWED.reason if explained.proven else explained.answer.decision.reason]
         first = pb.TraceStep(step=pb.DECISION_STEP_CREDENTIAL, reason=reason)
         return pb.ExplainAuthorizationResponse(
-            answer=to_response(explained.answer), steps=[first, *to_steps(explained.steps)]
+            answer=pb.AuthorizeResponse.FromString(to_response(explained.answer)),
+            steps=[first, *to_steps(explained.steps)],
         )
 
     async def ListAllowedActions(

@@ -22,17 +22,60 @@ REASONS = {reason: pb.Reason.Value(f"REASON_{reason}") for reason in Reason}
 _EFFECTS = {effect: pb.Effect.Value(f"EFFECT_{effect}") for effect in Effect}
 
 
-def to_response(answer: Answer) -> pb.AuthorizeResponse:
-    """Return a decision with all that belongs to it."""
+def to_response(answer: Answer) -> bytes:
+    """Return the AuthorizeResponse of a decision, serialized.
+
+    Messages that are written one after the other are one message. So what is the same in thousands of answers is
+    written once: what a reason means in a keyspace, and who somebody is.
+    """
+    decision, keyspace, match = answer.decision, answer.keyspace, answer.decision.match
+    reason = decision.reason
+    http = keyspace.http.answer(reason, MESSAGES[reason], decision.missing)
+    rest = pb.AuthorizeResponse(decision_id=answer.id, depends_on=answer.depends_on)
+    if decision.missing or decision.missing_context:
+        rest.missing_permissions.extend(decision.missing)
+        rest.missing_context.extend(decision.missing_context)
+    return b"".join((
+        _verdict(reason, http, keyspace.fail_open),
+        _identity(answer),
+        _matched(match.rule.role, match.binding, match.rule.index) if match is not None else b"",
+        _as_of(answer.revision, answer.cacheable_for),
+        rest.SerializeToString(),
+    ))  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def _verdict(reason: Reason, http: HttpAnswer, fail_open: bool) -> bytes:
+    """Return the part of an AuthorizeResponse that follows from the reason and the keyspace."""
+    allowed = pb.DECISION_ALLOW if reason is Reason.ALLOWED else pb.DECISION_DENY
     return pb.AuthorizeResponse(
-        **to_decision(answer.decision, answer.keyspace),
-        identity=to_identity(answer.subject, answer.keyspace, answer.api_version),
-        revision=answer.revision,
-        decision_id=answer.id,
-        lease_cacheable_for=to_duration(answer.cacheable_for) if answer.cacheable_for else None,
-        depends_on=answer.depends_on,
-        fail_open=answer.keyspace.fail_open,
-    )
+        decision=allowed, reason=REASONS[reason], message=MESSAGES[reason], http=_http(http), fail_open=fail_open
+    ).SerializeToString()
+
+
+@lru_cache(maxsize=4096)
+def _matched(role: str, binding: str, index: int) -> bytes:
+    """Return the part of an AuthorizeResponse that names the rule."""
+    return pb.AuthorizeResponse(rule=pb.MatchedRule(role=role, binding=binding, rule=index)).SerializeToString()
+
+
+@lru_cache(maxsize=64)
+def _as_of(revision: int, cacheable_for: int) -> bytes:
+    """Return the part of an AuthorizeResponse that says what it saw, and for how long it may be kept."""
+    kept = to_duration(cacheable_for) if cacheable_for else None
+    return pb.AuthorizeResponse(revision=revision, lease_cacheable_for=kept).SerializeToString()
+
+
+def _identity(answer: Answer) -> bytes:
+    """Return the part of an AuthorizeResponse that says who it was."""
+    memo, version = answer.memo, answer.api_version
+    if memo is not None and memo.shown is not None and memo.shown[0] == version:
+        return memo.shown[1]
+    identity = to_identity(answer.subject, answer.keyspace, version)
+    written = pb.AuthorizeResponse(identity=identity).SerializeToString()
+    if memo is not None:
+        memo.shown = (version, written)
+    return written
 
 
 def to_decision(decision: Decision, keyspace: Keyspace) -> dict[str, Any]:

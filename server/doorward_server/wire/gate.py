@@ -1,11 +1,11 @@
 """What every call passes: a deadline, the caller's key, its message, the error table, the counters.
 
-A servicer is a plain class with one method for each RPC, `async (request, caller) -> response`; it never sees the
-transport. Where the caller streams, `request` is the iterator of its messages, and there is no deadline but its own.
-Where both do, the method is an async generator over pairs of a message and its caller, who is authenticated anew with
-each. Where the server alone does, it is an async generator that is given a message and its caller; who does not read
-what it yields is not waited for, and one without end must end when the server stops. An answer that says how far a
-change has come is held back until it has: here, so that no change is forgotten.
+A servicer is a plain class with one method for each RPC, `async (request, caller) -> response`, a message or its bytes;
+it never sees the transport. Where the caller streams, `request` is the iterator of its messages, and there is no
+deadline but its own. Where both do, the method is an async generator over pairs of a message and its caller, who is
+authenticated anew with each. Where the server alone does, it is an async generator that is given a message and its
+caller; who does not read what it yields is not waited for, and one without end must end when the server stops. An
+answer that says how far a change has come is held back until it has: here, so that no change is forgotten.
 `Gate.guarded` turns it into what grpcio calls. An RPC without such a method stops the start, and an answer that nobody
 asked the guard about is a defect, not an answer. Bytes become messages here, not in grpcio: whoever has no key gets
 nothing parsed, and what is no message is an error with a reason.
@@ -18,12 +18,12 @@ import contextlib
 import secrets
 import time
 import traceback
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from functools import lru_cache, partial
 from ipaddress import ip_address
-from typing import Any, cast
+from typing import Any
 from urllib.parse import unquote
 
 import grpc
@@ -46,6 +46,7 @@ from doorward_server.core.freshness import Outcome
 from doorward_server.core.subject import Address
 from doorward_server.service.authorizing import Authorizer
 from doorward_server.service.guard import Caller
+from doorward_server.wire.deadlines import TooLate, bounded, unbounded
 from doorward_server.wire.errors import STATUS, code_of, details_of, message_of
 from doorward_server.wire.metrics import Metrics
 
@@ -70,7 +71,7 @@ ACTING_FOR = "doorward-acting-for"
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Telling = Callable[[Any, Context], Awaitable[None]]
-Method = Callable[[Any, Caller], Awaitable[Any]]
+Method = Callable[[Any, Caller], Coroutine[Any, Any, Any]]
 Conversation = Callable[[AsyncIterator[tuple[Any, Caller]]], AsyncGenerator[Any, None]]
 Feed = Callable[[Any, Caller], AsyncGenerator[Any, None]]
 Spread = Callable[[int | None], Awaitable[Outcome]]
@@ -81,7 +82,7 @@ PROPAGATIONS = {outcome: freshness_pb2.Propagation.Value(f"PROPAGATION_{outcome}
 log = structlog.get_logger("doorward")
 
 
-class Kind(Enum):
+class Kind(StrEnum):
     """Kinds of calls by who streams, each with places of its own."""
 
     UNARY = "nobody"
@@ -91,12 +92,9 @@ class Kind(Enum):
 
 
 def _places(kind: Kind) -> int:
-    return {
-        Kind.UNARY: MAX_CALLS,
-        Kind.STREAM: MAX_STREAMS,
-        Kind.FEED: MAX_FEEDS,
-        Kind.CONVERSATION: MAX_CONVERSATIONS,
-    }[kind]
+    if kind is Kind.UNARY:
+        return MAX_CALLS
+    return {Kind.STREAM: MAX_STREAMS, Kind.FEED: MAX_FEEDS, Kind.CONVERSATION: MAX_CONVERSATIONS}[kind]
 
 
 @dataclass(slots=True)
@@ -129,7 +127,8 @@ class Gate:
     @property
     def is_idle(self) -> bool:
         """Whether no call is running, but for conversations, which end when the server does."""
-        return not any(count for kind, count in self._running.items() if kind is not Kind.CONVERSATION)
+        running = self._running
+        return not (running[Kind.UNARY] or running[Kind.STREAM] or running[Kind.FEED])
 
     async def idle(self) -> None:
         """Wait until `is_idle`."""
@@ -148,37 +147,43 @@ class Gate:
         if rpc.server_streaming:
             return grpc.unary_stream_rpc_method_handler(self._feed(name, method, parse), None, written)  # type: ignore[arg-type]  # one that streams answers is a Feed
         changes = "propagation" in rpc.output_type.fields_by_name
-        call = self._wrap(name, method, streams, changes, partial(_stream if streams else _parsed, parse))
+        call = self._wrap(name, method, streams, changes, partial(_stream if streams else _parsed, parse), written)
         handler = grpc.stream_unary_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
-        return handler(call, None, written)
+        return handler(call, None, None)
 
     def _wrap(
-        self, name: str, method: Method, streams: bool, changes: bool, parse: Callable[[Any], Any]
+        self,
+        name: str,
+        method: Method,
+        streams: bool,
+        changes: bool,
+        parse: Callable[[Any], Any],
+        write: Callable[[Any], bytes],
     ) -> Callable[[Any, Context], Awaitable[Any]]:
         count, quiet, kind = self._metrics.handled, name in self._quiet, Kind.STREAM if streams else Kind.UNARY
+        within = unbounded if streams else bounded
+
+        async def answer(received: Any, context: Context, who: list[Caller]) -> bytes:
+            caller = await self._caller(context)
+            who.append(caller)
+            request = parse(received)
+            response = await (self._changed(method, request, caller) if changes else method(request, caller))
+            if not caller.checked:
+                raise RuntimeError(f"{name} answered without asking the guard")
+            return response if isinstance(response, bytes) else write(response)
 
         async def call(received: Any, context: Context) -> Any:
-            started = time.perf_counter()
-            caller: Caller | None = None
-            code = grpc.StatusCode.OK
-            left = cast("float | None", context.time_remaining())  # None without a deadline, whatever the stubs say
-            deadline = asyncio.timeout(DEFAULT_DEADLINE if left is None and not streams else None)
-            entered = False
+            started, code, entered = time.perf_counter(), grpc.StatusCode.OK, False
+            who: list[Caller] = []
             try:
                 self._enter(kind)
                 entered = True
-                async with deadline:
-                    caller = await self._caller(context)
-                    request = parse(received)
-                    response = await (self._changed(method, request, caller) if changes else method(request, caller))
-                if not caller.checked:
-                    raise RuntimeError(f"{name} answered without asking the guard")
-                return response
+                return await within(answer(received, context, who), context, DEFAULT_DEADLINE)
             except asyncio.CancelledError:
                 code = grpc.StatusCode.CANCELLED
                 raise
             except Exception as raised:  # noqa: BLE001  # an exception that leaves the handler leaks in grpcio
-                if isinstance(raised, TimeoutError) and deadline.expired():
+                if isinstance(raised, TooLate):
                     code = grpc.StatusCode.DEADLINE_EXCEEDED
                     await context.abort(
                         code, f"No answer within {DEFAULT_DEADLINE:.0f} s, the deadline of calls without one."
@@ -192,7 +197,7 @@ class Gate:
                 seconds = time.perf_counter() - started
                 count(name, code, seconds)
                 if not quiet:
-                    _log_call(name, code, seconds, caller)
+                    _log_call(name, code, seconds, who[0] if who else None)
 
         return call
 

@@ -15,13 +15,30 @@ from doorward_server.service.freshness import Freshness
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 
+class _Handled:
+    """The finished calls of one method."""
+
+    __slots__ = ("buckets", "codes", "labels", "seconds")
+
+    def __init__(self, method: str) -> None:
+        _, service, name = method.split("/")
+        self.labels = (service, name)
+        self.codes: dict[str, int] = {}
+        self.buckets = [0] * (len(BUCKETS) + 1)
+        self.seconds = 0.0
+
+    def count(self, code: grpc.StatusCode, seconds: float) -> None:
+        word = "OK" if code is grpc.StatusCode.OK else code.name  # an enum's own look-up costs more than all of this
+        self.codes[word] = self.codes.get(word, 0) + 1
+        self.buckets[bisect_left(BUCKETS, seconds)] += 1
+        self.seconds += seconds
+
+
 class Metrics(Collector):
     """Calls by method and code, their durations, and decisions by keyspace and reason: all labels are closed sets."""
 
     def __init__(self) -> None:
-        self._calls: Counter[tuple[str, str, str]] = Counter()
-        self._buckets: dict[tuple[str, str], list[int]] = {}
-        self._seconds: Counter[tuple[str, str]] = Counter()
+        self._handled: dict[str, _Handled] = {}
         self._decisions: Counter[tuple[str, str]] = Counter()
         self._hits: Counter[str] = Counter()
         self._waits: dict[str, list[int]] = {}
@@ -32,13 +49,10 @@ class Metrics(Collector):
 
     def handled(self, method: str, code: grpc.StatusCode, seconds: float) -> None:
         """Count one finished call of `/service/method`."""
-        _, service, name = method.split("/")
-        self._calls[service, name, code.name] += 1
-        buckets = self._buckets.get((service, name))
-        if buckets is None:
-            buckets = self._buckets[service, name] = [0] * (len(BUCKETS) + 1)
-        buckets[bisect_left(BUCKETS, seconds)] += 1
-        self._seconds[service, name] += seconds  # type: ignore[assignment]  # a Counter of seconds is not of ints
+        handled = self._handled.get(method)
+        if handled is None:
+            handled = self._handled[method] = _Handled(method)
+        handled.count(code, seconds)
 
     def decided(self, keyspace: str, reason: str) -> None:
         """Count one decision."""
@@ -67,14 +81,16 @@ class Metrics(Collector):
         handled = CounterMetricFamily(
             "grpc_server_handled", "Calls completed.", labels=("grpc_service", "grpc_method", "grpc_code")
         )
-        for labels, count in list(self._calls.items()):
-            handled.add_metric(labels, count)
+        methods = list(self._handled.values())
+        for method in methods:
+            for code, count in list(method.codes.items()):
+                handled.add_metric((*method.labels, code), count)
         yield handled
         seconds = HistogramMetricFamily(
             "grpc_server_handling_seconds", "Seconds from call to answer.", labels=("grpc_service", "grpc_method")
         )
-        for method, buckets in list(self._buckets.items()):
-            seconds.add_metric(method, _cumulative(buckets), self._seconds[method])
+        for method in methods:
+            seconds.add_metric(method.labels, _cumulative(method.buckets), method.seconds)
         yield seconds
         decisions = CounterMetricFamily("doorward_decisions", "Decisions made.", labels=("keyspace", "reason"))
         for decision, count in list(self._decisions.items()):
