@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,8 @@ class Reason(StrEnum):
     CONDITION_FALSE = "CONDITION_FALSE"
     CONTEXT_MISSING = "CONTEXT_MISSING"
     DENIED_BY_RULE = "DENIED_BY_RULE"
+    RATE_LIMITED = "RATE_LIMITED"
+    QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ class Question:
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     parent: str | None = None
     relations: Sequence[SentRelation] = ()
+    cost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,21 @@ class HttpAnswer:
     body: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class LimitStatus:
+    """How one limit stands: of `limit` units in any `window`, `remaining` are left, and all in `reset_after`.
+
+    `retry_after` is how long until what was asked fits; None: it does, or never will.
+    """
+
+    name: str
+    limit: int
+    window: timedelta
+    remaining: int
+    reset_after: timedelta
+    retry_after: timedelta | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """The outcome of a question; true exactly if allowed. `message` is fit for end users."""
@@ -150,6 +168,8 @@ class Decision:
     """What a condition asked for and nobody gave, e.g. "context.mfa"."""
     http: HttpAnswer | None = None
     """What to send on if an HTTP client asked. None with an error."""
+    limits: tuple[LimitStatus, ...] = ()
+    """The limits that count this question, after it. Empty if it was denied for another reason."""
     error: CallFailed | None = None
     """Why this question could not be decided: one of a batch, which is not allowed then, but not denied either; or one
     for which `on_unavailable` said what to take for an answer.

@@ -281,6 +281,8 @@ class Key:
     """What it was called in the system it was imported from. Empty: it was made here."""
     rotate_by: datetime | None = None
     """When its newest secret should be replaced at the latest, by the keyspace's rule."""
+    limits: Mapping[str, int] = field(default_factory=dict)
+    """Limits of its own, by the names of the keyspace's windows; the others are as the keyspace says."""
     revision: int | None = field(default=None, compare=False)
     propagation: Propagation | None = field(default=None, compare=False)
 

@@ -35,6 +35,7 @@ from doorward_server.service.importing import Imports
 from doorward_server.service.keys import Keys
 from doorward_server.service.keyspaces import Keyspaces
 from doorward_server.service.leasing import Hit, Leasing
+from doorward_server.service.limiting import Limiter
 from doorward_server.service.mint import Mint
 from doorward_server.service.peppers import Keyring, PepperProblem, Ring, check_peppers, make_ring, read_ring
 from doorward_server.service.pool import Pool
@@ -181,7 +182,7 @@ class App:
             self._keep_expiring(),
             *(self._keep(*work) for work in self.watch.work),
             self._keep(self._tidy, TIDY_SECONDS, "dead replicas stay registered"),
-            self._keep(self._prune, PRUNE_SECONDS, "the change log, usage and recorded decisions stay as they are"),
+            self._keep(self._prune, PRUNE_SECONDS, "what is over stays in the store"),
         )
         self._tasks = [asyncio.create_task(it) for it in keep]
         return port
@@ -271,9 +272,12 @@ class App:
             await _attempt(work, complaint)
 
     async def _prune(self) -> None:
-        while await self.pools[1].run(self.store.prune_changes):
+        management = self.pools[1]
+        while await management.run(self.store.prune_changes):
             pass
-        while await self.pools[1].run(self.retention.sweep, self.clock()):
+        while await management.run(self.store.limits.prune, self.clock()):
+            pass
+        while await management.run(self.retention.sweep, self.clock()):
             pass
 
     async def _say(self, ready: bool) -> None:
@@ -324,7 +328,9 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     waits = Pool("waits", threads=1, backlog=8)  # one look at a time: those who wait share it
     freshness = Freshness(reads, keyring.current.lookup, boot)
     finder = Finder(store, catalog, keyring.current.lookup, prover, freshness)
-    authorizer = Authorizer(finder, guard, Recognition(freshness, keyring, random(32)), uses, telling, clock)
+    limits = Pool("limits", threads=1, backlog=8)  # one batch at a time, which nothing else holds up
+    recognition, limiter = Recognition(freshness, keyring, random(32)), Limiter(store, limits, clock, boot)
+    authorizer = Authorizer(finder, guard, recognition, uses, telling, limiter, clock)
     stale = round(config.serve_stale_for * SECOND)
     membership = Membership(store, keyring, config.peppers, clock, partial(new_id, "replica", random), stale)
     lease = _follow(store, membership, freshness, catalog, guard, metrics, waits, uses, counting, clock)
@@ -345,7 +351,7 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
         webhooks=WebhookServicer(watch.webhooks, management, watch.posting),
         usage=UsageServicer(Reports(store, guard, clock), management),
     )
-    pools = (reads, management, slow, penalty, hashing, waits, recording, watch.posting)
+    pools = (reads, management, slow, penalty, hashing, waits, recording, limits, watch.posting)
     watched = (counting, watch, recorder, Retention(store, catalog))
     services = (keys, directory, roles, keyspaces, authorizer, uses, *watched)
     return App(config, store, *services, metrics, *lease, Expiring(store), clock, pools, servicers)

@@ -99,7 +99,7 @@ def changed(field: str) -> list[pb.AuthorizeRequest]:
     elif of.message_type is not None:
         getattr(request, field).SetInParent()
     else:
-        setattr(request, field, {FieldDescriptor.TYPE_BOOL: True}.get(of.type, "x"))
+        setattr(request, field, {FieldDescriptor.TYPE_BOOL: True, FieldDescriptor.TYPE_INT64: 3}.get(of.type, "x"))
     return [request]
 
 

@@ -56,6 +56,7 @@ def authorize(
     facts: Mapping[str, Attribute] | None = None,
     dry_run: bool = False,
     consistency: Consistency = None,
+    cost: int = 0,
     on_unavailable: OnUnavailable = "raise",
     timeout: float | None = None,
 ) -> Deciding:
@@ -68,7 +69,8 @@ def authorize(
     and `relations` to it or its parent. `at` is the moment for conditions that ask for one, `facts` are the other
     attributes of the context. With `dry_run` the question leaves no trace. A revision as `consistency`, e.g. of a
     change that was made with `no_wait`, must have been seen (RevisionNotReached if the store has not come so far);
-    "full" asks the store, which is slower. Without either, every change that was waited for is seen.
+    "full" asks the store, which is slower. Without either, every change that was waited for is seen. `cost` is how many
+    units it takes of the keyspace's limits; 0: what the keyspace says.
 
     Where no server answers, Unavailable or DeadlineExceeded is raised. `on_unavailable="deny"` returns a denial
     instead, "allow" consent, but that only if the keyspace was heard to permit it (`fail_open`); both are logged and
@@ -87,6 +89,7 @@ def authorize(
             relations=sent(relations),
             dry_run=dry_run,
             consistency=freshness(consistency),
+            cost=cost,
             **credential(key, http, principal),
         ),
         timeout,
@@ -135,6 +138,7 @@ def batch_authorize(
             resource=resource_of(question.resource, question.attributes, question.parent),
             organization=question.organization,
             relations=sent(question.relations),
+            cost=question.cost,
         )
         for question in questions
     ]

@@ -8,7 +8,7 @@ from typing import Any
 from doorward.calls.directory import read_principal
 from doorward.calls.keys import CEILINGS
 from doorward.calls.values import Unchanging, instant_or_none, words
-from doorward.decision import Decision, HttpAnswer, Identity, Reason, Rule
+from doorward.decision import Decision, HttpAnswer, Identity, LimitStatus, Reason, Rule
 from doorward.errors import CODES, CallFailed, failure
 from doorward.model import Ceiling
 from doorward.v1 import authz_pb2 as pb
@@ -25,6 +25,7 @@ def read_decision(answer: pb.AuthorizeResponse) -> Decision:
         rule=_rule(answer),
         missing=answer.missing_permissions,
         missing_context=answer.missing_context,
+        limits=answer.limits,
     )
 
 
@@ -44,6 +45,7 @@ def read_decisions(answer: pb.BatchAuthorizeResponse) -> list[Decision]:
             rule=_rule(result),
             missing=result.missing_permissions,
             missing_context=result.missing_context,
+            limits=result.limits,
             error=_error(result.error) if result.HasField("error") else None,
         )
         for result in answer.results
@@ -58,6 +60,7 @@ def _decided(
     rule: Rule | None = None,
     missing: Iterable[str] = (),
     missing_context: Iterable[str] = (),
+    limits: Iterable[pb.LimitStatus] = (),
     error: CallFailed | None = None,
 ) -> Decision:
     return Decision(
@@ -70,8 +73,20 @@ def _decided(
         revision=revision,
         missing_context=tuple(missing_context),
         http=http_of(outcome),
+        limits=tuple(map(_limit, limits)),
         error=error,
         id=outcome.decision_id,
+    )
+
+
+def _limit(it: pb.LimitStatus) -> LimitStatus:
+    return LimitStatus(
+        name=it.name,
+        limit=it.limit,
+        window=it.window.ToTimedelta(),
+        remaining=it.remaining,
+        reset_after=it.reset_after.ToTimedelta(),
+        retry_after=it.retry_after.ToTimedelta() if it.HasField("retry_after") else None,
     )
 
 

@@ -70,6 +70,7 @@ def _replace(session: Session, old: Key, expires: str | None) -> IssuedKey:
         not_before=old.not_before if old.state is KeyState.NOT_YET_VALID else None,
         expires=until,
         api_version=old.api_version,
+        limits=old.limits,
         request_id=f"compromised {old.id}"[:64],
     )
 

@@ -81,6 +81,10 @@ def authorize(
         show(session, decision)
     else:
         print(verdict(bool(decision), decision.reason, decision.message))
+        for limit in decision.limits:
+            if limit.retry_after is not None:
+                waiting = f"{limit.name} allows {limit.limit} in {limit.window}: try again in {limit.retry_after}"
+                typer.echo(plain(waiting), err=True)
     raise typer.Exit(0 if decision else 1)
 
 

@@ -9,7 +9,19 @@ import typer
 
 from doorward.cli.output import changed, issued, jsonable, listed, show, write_json
 from doorward.cli.session import Session
-from doorward.cli.words import Etag, NoWait, PageSize, Yes, binding, expiry, given, instant_or_none, length, pairs
+from doorward.cli.words import (
+    Etag,
+    NoWait,
+    PageSize,
+    Yes,
+    binding,
+    counts,
+    expiry,
+    given,
+    instant_or_none,
+    length,
+    pairs,
+)
 from doorward.model import Ceiling, KeyState
 
 if TYPE_CHECKING:
@@ -31,6 +43,10 @@ Cidrs = Annotated[
     list[str] | None, typer.Option("--cidr", metavar="NETWORK", help="A network that it may be used from.")
 ]
 Metadata = Annotated[list[str] | None, typer.Option("--metadata", metavar="NAME=VALUE", help="A label.")]
+OwnLimits = Annotated[
+    list[str] | None,
+    typer.Option("--limit", metavar="NAME=UNITS", help="How much it may, other than the keyspace says, by window."),
+]
 Expires = Annotated[str | None, typer.Option(help=f"When it ends: {EXPIRES}")]
 TimeZone = Annotated[str, typer.Option(help="Where the last day ends, e.g. Europe/Berlin. Default: UTC.")]
 RequestId = Annotated[str, typer.Option(help="Makes it safe to repeat the command, e.g. a UUID.")]
@@ -61,6 +77,7 @@ class Clearable(StrEnum):
     BINDINGS = "bindings"
     CIDRS = "cidrs"
     METADATA = "metadata"
+    LIMITS = "limits"
 
 
 States = Annotated[list[StateWord] | None, typer.Option("--state", help="In one of these states.")]
@@ -94,6 +111,7 @@ def create_key(
     binding: Bindings = None,
     cidr: Cidrs = None,
     metadata: Metadata = None,
+    limit: OwnLimits = None,
     not_before: At = None,
     expires: Expires = None,
     time_zone: TimeZone = "",
@@ -113,7 +131,7 @@ def create_key(
         time_zone=time_zone,
         api_version=api_version,
         request_id=request_id,
-        **_settings(description, type, scope, binding, cidr, metadata, expires),
+        **_settings(description, type, scope, binding, cidr, metadata, limit, expires),
     )
     issued(session, key, "is made")
 
@@ -169,6 +187,7 @@ def update_key(
     binding: Bindings = None,
     cidr: Cidrs = None,
     metadata: Metadata = None,
+    limit: OwnLimits = None,
     expires: Expires = None,
     time_zone: TimeZone = "",
     enabled: Annotated[bool | None, typer.Option("--enable/--disable", help="Disabled, it does not work.")] = None,
@@ -178,10 +197,9 @@ def update_key(
 ) -> None:
     """Change what is given; lists are replaced as a whole."""
     session: Session = ctx.obj
-    settings = _settings(description, type, scope, binding, cidr, metadata, expires)
+    settings = _settings(description, type, scope, binding, cidr, metadata, limit, expires)
     emptied: dict[str, Any] = {"allowed_cidrs" if word is Clearable.CIDRS else word.value: () for word in clear or ()}
-    if "metadata" in emptied:
-        emptied["metadata"] = {}
+    emptied |= {word: {} for word in ("metadata", "limits") if word in emptied}
     changes = emptied | settings | given(name=name, enabled=enabled)
     show(
         session,
@@ -328,6 +346,7 @@ def _settings(
     bindings: list[str] | None,
     cidrs: list[str] | None,
     metadata: list[str] | None,
+    limits: list[str] | None,
     expires: str | None,
 ) -> dict[str, Any]:
     """Return the settings that were given, as Client takes them."""
@@ -338,5 +357,6 @@ def _settings(
         bindings=[binding(text) for text in bindings] if bindings else None,
         allowed_cidrs=cidrs or None,
         metadata=pairs(metadata) if metadata else None,
+        limits=counts(limits) if limits else None,
         expires=expiry(expires),
     )

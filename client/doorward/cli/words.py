@@ -73,6 +73,15 @@ def expiry(text: str | None) -> Any:
     return instant(text)
 
 
+def counts(texts: Iterable[str]) -> dict[str, int]:
+    """Return what "name=number" texts say."""
+    said = pairs(texts)
+    for name, text in said.items():
+        if not text.isdecimal():
+            raise BadWord(f"{name}={text}: write a whole number")
+    return {name: int(text) for name, text in said.items()}
+
+
 def pairs(texts: Iterable[str] | None) -> dict[str, str]:
     """Read NAME=VALUE texts."""
     read = {}

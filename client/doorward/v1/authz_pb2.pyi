@@ -101,6 +101,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """
     REASON_DENIED_BY_RULE: _Reason.ValueType  # 39
     """Not permitted: a DENY rule matched, or its condition could not be evaluated; it beats every ALLOW."""
+    REASON_RATE_LIMITED: _Reason.ValueType  # 50
+    """Too much: it would be allowed, but a limit whose window is shorter than a day is reached; see `limits`."""
+    REASON_QUOTA_EXCEEDED: _Reason.ValueType  # 51
+    """Too much: it would be allowed, but a limit over a day or more is reached; see `limits`."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why. Possession of the key is proved before any state is told: with a wrong secret it is KEY_UNKNOWN whatever the key."""
@@ -153,6 +157,10 @@ REASON_CONTEXT_MISSING: Reason.ValueType  # 38
 """
 REASON_DENIED_BY_RULE: Reason.ValueType  # 39
 """Not permitted: a DENY rule matched, or its condition could not be evaluated; it beats every ALLOW."""
+REASON_RATE_LIMITED: Reason.ValueType  # 50
+"""Too much: it would be allowed, but a limit whose window is shorter than a day is reached; see `limits`."""
+REASON_QUOTA_EXCEEDED: Reason.ValueType  # 51
+"""Too much: it would be allowed, but a limit over a day or more is reached; see `limits`."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 class _DecisionStep:
@@ -590,6 +598,7 @@ class AuthorizeRequest(_message.Message):
     DRY_RUN_FIELD_NUMBER: _builtins.int
     RELATIONS_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """The key's text, exactly as presented: it is not trimmed or changed in case."""
     keyspace: _builtins.str
@@ -602,6 +611,8 @@ class AuthorizeRequest(_message.Message):
     """The organization that owns the resource. Some keyspaces require it; with others, empty means the key's own."""
     dry_run: _builtins.bool
     """Decide, but leave no trace: last_used_at and counters stay."""
+    cost: _builtins.int
+    """Units that it takes of the limits. 0: what the keyspace says of the action. At most 1,000,000."""
     @_builtins.property
     def http(self) -> Global___HttpRequest:
         """The request it came in; Doorward looks where the keyspace says."""
@@ -643,10 +654,11 @@ class AuthorizeRequest(_message.Message):
         dry_run: _builtins.bool = ...,
         relations: _abc.Iterable[Global___SentRelation] | None = ...,
         consistency: Global___Consistency | None = ...,
+        cost: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "context", b"context", "credential", b"credential", "http", b"http", "key", b"key", "principal", b"principal", "resource", b"resource"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "consistency", b"consistency", "context", b"context", "credential", b"credential", "dry_run", b"dry_run", "environment", b"environment", "http", b"http", "key", b"key", "keyspace", b"keyspace", "organization", b"organization", "principal", b"principal", "relations", b"relations", "resource", b"resource"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "consistency", b"consistency", "context", b"context", "cost", b"cost", "credential", b"credential", "dry_run", b"dry_run", "environment", b"environment", "http", b"http", "key", b"key", "keyspace", b"keyspace", "organization", b"organization", "principal", b"principal", "relations", b"relations", "resource", b"resource"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_credential: _TypeAlias = _typing.Literal["key", "http", "principal"]  # noqa: Y015
     _WhichOneofArgType_credential: _TypeAlias = _typing.Literal["credential", b"credential"]  # noqa: Y015
@@ -841,6 +853,7 @@ class AuthorizeResponse(_message.Message):
     LEASE_CACHEABLE_FOR_FIELD_NUMBER: _builtins.int
     DEPENDS_ON_FIELD_NUMBER: _builtins.int
     FAIL_OPEN_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     decision: Global___Decision.ValueType
     """The outcome."""
     reason: Global___Reason.ValueType
@@ -887,6 +900,12 @@ class AuthorizeResponse(_message.Message):
         one of them is dropped at a revision above the answer's, the answer must not be used any more.
         """
 
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___LimitStatus]:
+        """The limits that count this question, as they stand after it, in the order of the keyspace file. Empty: none does, it
+        was denied for another reason, or it was a dry run.
+        """
+
     def __init__(
         self,
         *,
@@ -903,14 +922,65 @@ class AuthorizeResponse(_message.Message):
         lease_cacheable_for: _duration_pb2.Duration | None = ...,
         depends_on: _abc.Iterable[_builtins.int] | None = ...,
         fail_open: _builtins.bool = ...,
+        limits: _abc.Iterable[Global___LimitStatus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["http", b"http", "identity", b"identity", "lease_cacheable_for", b"lease_cacheable_for", "rule", b"rule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "decision_id", b"decision_id", "depends_on", b"depends_on", "fail_open", b"fail_open", "http", b"http", "identity", b"identity", "lease_cacheable_for", b"lease_cacheable_for", "message", b"message", "missing_context", b"missing_context", "missing_permissions", b"missing_permissions", "reason", b"reason", "revision", b"revision", "rule", b"rule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "decision_id", b"decision_id", "depends_on", b"depends_on", "fail_open", b"fail_open", "http", b"http", "identity", b"identity", "lease_cacheable_for", b"lease_cacheable_for", "limits", b"limits", "message", b"message", "missing_context", b"missing_context", "missing_permissions", b"missing_permissions", "reason", b"reason", "revision", b"revision", "rule", b"rule"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AuthorizeResponse: _TypeAlias = AuthorizeResponse  # noqa: Y015
+
+@_typing.final
+class LimitStatus(_message.Message):
+    """How much of one limit is left. Replicas take units in advance, so it may be a little less than what is left in truth."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    REMAINING_FIELD_NUMBER: _builtins.int
+    RESET_AFTER_FIELD_NUMBER: _builtins.int
+    RETRY_AFTER_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name in the keyspace file, e.g. "per-minute"."""
+    limit: _builtins.int
+    """Units that fit into any interval of its window."""
+    remaining: _builtins.int
+    """Units that are left."""
+    @_builtins.property
+    def window(self) -> _duration_pb2.Duration:
+        """How long the window is, e.g. 60 s."""
+
+    @_builtins.property
+    def reset_after(self) -> _duration_pb2.Duration:
+        """How long until all are back, if no more are used."""
+
+    @_builtins.property
+    def retry_after(self) -> _duration_pb2.Duration:
+        """With RATE_LIMITED or QUOTA_EXCEEDED: how long until this question fits into it, if nobody else takes the units.
+        Absent: it fits, or never will: it costs more than the limit.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        limit: _builtins.int = ...,
+        window: _duration_pb2.Duration | None = ...,
+        remaining: _builtins.int = ...,
+        reset_after: _duration_pb2.Duration | None = ...,
+        retry_after: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reset_after", b"reset_after", "retry_after", b"retry_after", "window", b"window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "name", b"name", "remaining", b"remaining", "reset_after", b"reset_after", "retry_after", b"retry_after", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LimitStatus: _TypeAlias = LimitStatus  # noqa: Y015
 
 @_typing.final
 class BatchAuthorizeItem(_message.Message):
@@ -922,10 +992,13 @@ class BatchAuthorizeItem(_message.Message):
     RESOURCE_FIELD_NUMBER: _builtins.int
     ORGANIZATION_FIELD_NUMBER: _builtins.int
     RELATIONS_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
     action: _builtins.str
     """See AuthorizeRequest. Required."""
     organization: _builtins.str
     """See AuthorizeRequest. Empty: the batch's."""
+    cost: _builtins.int
+    """See AuthorizeRequest."""
     @_builtins.property
     def resource(self) -> Global___Resource:
         """See AuthorizeRequest."""
@@ -941,10 +1014,11 @@ class BatchAuthorizeItem(_message.Message):
         resource: Global___Resource | None = ...,
         organization: _builtins.str = ...,
         relations: _abc.Iterable[Global___SentRelation] | None = ...,
+        cost: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resource", b"resource"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "organization", b"organization", "relations", b"relations", "resource", b"resource"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "cost", b"cost", "organization", b"organization", "relations", b"relations", "resource", b"resource"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1091,6 +1165,7 @@ class BatchAuthorizeResult(_message.Message):
     MISSING_CONTEXT_FIELD_NUMBER: _builtins.int
     HTTP_FIELD_NUMBER: _builtins.int
     DECISION_ID_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     decision: Global___Decision.ValueType
     """The outcome. UNSPECIFIED with an error."""
     reason: Global___Reason.ValueType
@@ -1119,6 +1194,10 @@ class BatchAuthorizeResult(_message.Message):
     def http(self) -> Global___HttpAnswer:
         """See AuthorizeResponse. Absent with an error."""
 
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___LimitStatus]:
+        """See AuthorizeResponse."""
+
     def __init__(
         self,
         *,
@@ -1131,10 +1210,11 @@ class BatchAuthorizeResult(_message.Message):
         missing_context: _abc.Iterable[_builtins.str] | None = ...,
         http: Global___HttpAnswer | None = ...,
         decision_id: _builtins.str = ...,
+        limits: _abc.Iterable[Global___LimitStatus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "http", b"http", "rule", b"rule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "decision_id", b"decision_id", "error", b"error", "http", b"http", "message", b"message", "missing_context", b"missing_context", "missing_permissions", b"missing_permissions", "reason", b"reason", "rule", b"rule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "decision_id", b"decision_id", "error", b"error", "http", b"http", "limits", b"limits", "message", b"message", "missing_context", b"missing_context", "missing_permissions", b"missing_permissions", "reason", b"reason", "rule", b"rule"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -289,6 +289,26 @@ class Key(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class LimitsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     ORGANIZATION_FIELD_NUMBER: _builtins.int
     KEYSPACE_FIELD_NUMBER: _builtins.int
@@ -317,6 +337,7 @@ class Key(_message.Message):
     API_VERSION_FIELD_NUMBER: _builtins.int
     EXTERNAL_ID_FIELD_NUMBER: _builtins.int
     ROTATE_BY_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Stable id, e.g. "key_7hQ2mB9sLx4R". Not secret."""
     organization: _builtins.str
@@ -397,6 +418,12 @@ class Key(_message.Message):
     def rotate_by(self) -> _timestamp_pb2.Timestamp:
         """When its newest secret should be replaced at the latest, by the keyspace's rule. Absent: there is none."""
 
+    @_builtins.property
+    def limits(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Limits of its own, by the names of the keyspace's windows that count each key, e.g. {"per-minute": 1200}. The others
+        are as the keyspace says. Setting them takes `limits:set` on the keyspace's `limits`. Updatable.
+        """
+
     def __init__(
         self,
         *,
@@ -428,10 +455,11 @@ class Key(_message.Message):
         api_version: _builtins.str = ...,
         external_id: _builtins.str = ...,
         rotate_by: _timestamp_pb2.Timestamp | None = ...,
+        limits: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "last_used_at", b"last_used_at", "not_before", b"not_before", "revoked_at", b"revoked_at", "rotate_by", b"rotate_by", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_cidrs", b"allowed_cidrs", "api_version", b"api_version", "bindings", b"bindings", "ceiling", b"ceiling", "created_at", b"created_at", "description", b"description", "enabled", b"enabled", "environment", b"environment", "etag", b"etag", "expires_at", b"expires_at", "external_id", b"external_id", "id", b"id", "keyspace", b"keyspace", "last_used_at", b"last_used_at", "masked", b"masked", "metadata", b"metadata", "name", b"name", "not_before", b"not_before", "organization", b"organization", "owner", b"owner", "revoke_reason", b"revoke_reason", "revoked_at", b"revoked_at", "rotate_by", b"rotate_by", "scopes", b"scopes", "secrets", b"secrets", "state", b"state", "type", b"type", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_cidrs", b"allowed_cidrs", "api_version", b"api_version", "bindings", b"bindings", "ceiling", b"ceiling", "created_at", b"created_at", "description", b"description", "enabled", b"enabled", "environment", b"environment", "etag", b"etag", "expires_at", b"expires_at", "external_id", b"external_id", "id", b"id", "keyspace", b"keyspace", "last_used_at", b"last_used_at", "limits", b"limits", "masked", b"masked", "metadata", b"metadata", "name", b"name", "not_before", b"not_before", "organization", b"organization", "owner", b"owner", "revoke_reason", b"revoke_reason", "revoked_at", b"revoked_at", "rotate_by", b"rotate_by", "scopes", b"scopes", "secrets", b"secrets", "state", b"state", "type", b"type", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -559,6 +587,26 @@ class CreateKeyRequest(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class LimitsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ORGANIZATION_FIELD_NUMBER: _builtins.int
     KEYSPACE_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
@@ -575,6 +623,7 @@ class CreateKeyRequest(_message.Message):
     EXPIRY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     API_VERSION_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     NO_WAIT_FIELD_NUMBER: _builtins.int
     organization: _builtins.str
     """The organization that the key will belong to. Empty: the caller's own."""
@@ -624,6 +673,10 @@ class CreateKeyRequest(_message.Message):
     def expiry(self) -> Global___Expiry:
         """When it shall expire. Absent: as the keyspace says, else never. The preset NONE asks for never."""
 
+    @_builtins.property
+    def limits(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """See Key."""
+
     def __init__(
         self,
         *,
@@ -643,11 +696,12 @@ class CreateKeyRequest(_message.Message):
         expiry: Global___Expiry | None = ...,
         request_id: _builtins.str = ...,
         api_version: _builtins.str = ...,
+        limits: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         no_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expiry", b"expiry", "not_before", b"not_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_cidrs", b"allowed_cidrs", "api_version", b"api_version", "bindings", b"bindings", "ceiling", b"ceiling", "description", b"description", "environment", b"environment", "expiry", b"expiry", "keyspace", b"keyspace", "metadata", b"metadata", "name", b"name", "no_wait", b"no_wait", "not_before", b"not_before", "organization", b"organization", "owner", b"owner", "request_id", b"request_id", "scopes", b"scopes", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_cidrs", b"allowed_cidrs", "api_version", b"api_version", "bindings", b"bindings", "ceiling", b"ceiling", "description", b"description", "environment", b"environment", "expiry", b"expiry", "keyspace", b"keyspace", "limits", b"limits", "metadata", b"metadata", "name", b"name", "no_wait", b"no_wait", "not_before", b"not_before", "organization", b"organization", "owner", b"owner", "request_id", b"request_id", "scopes", b"scopes", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -911,7 +965,9 @@ class UpdateKeyRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """What to change: name, description, type, metadata, scopes, bindings, expires_at, allowed_cidrs, enabled."""
+        """What to change: name, description, type, metadata, scopes, bindings, expires_at, allowed_cidrs, limits,
+        enabled.
+        """
 
     @_builtins.property
     def expiry(self) -> Global___Expiry:

@@ -30,13 +30,13 @@ from typing import Any
 from urllib.parse import quote
 
 from .errors import KeyspaceInvalid
-from .reasons import UNAUTHENTICATED, Reason
+from .reasons import TOO_MUCH, UNAUTHENTICATED, Reason
 from .words import HEADER, Document
 
 MAX_BODY = 8 * 1024
 """Bytes: it goes out with every denial."""
-TOO_MUCH = ("RATE_LIMITED", "QUOTA_EXCEEDED", "CREDITS_EXHAUSTED")
-"""Reasons of limits."""
+LIMITED = (*sorted(TOO_MUCH), "CREDITS_EXHAUSTED")
+"""Reasons of limits, also of those that are not there yet."""
 
 _VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,998}[\x21-\x7e])?", re.ASCII)
 _FRAMING = frozenset({"connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"})
@@ -105,8 +105,8 @@ class _Group:
 _GROUPS = (
     _Group("allowed", 200, (Reason.ALLOWED,), False, range(200, 300)),
     _Group("unauthenticated", 401, tuple(sorted(UNAUTHENTICATED))),
-    _Group("unauthorized", 403, tuple(it for it in Reason if it is not Reason.ALLOWED and it not in UNAUTHENTICATED)),
-    _Group("limited", 429, TOO_MUCH, False),
+    _Group("unauthorized", 403, tuple(it for it in Reason if it not in (Reason.ALLOWED, *UNAUTHENTICATED, *TOO_MUCH))),
+    _Group("limited", 429, LIMITED, False),
 )
 WORDS = ("denied", *(group.name for group in _GROUPS), *(reason for group in _GROUPS for reason in group.reasons))
 """Everything that an entry of `http:` can be about."""

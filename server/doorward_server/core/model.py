@@ -122,6 +122,8 @@ class Key:
     """Pinned when the key was made."""
     external_id: str | None = None
     """Its id in the system that it was imported from; unique in organization and keyspace."""
+    limits: Mapping[str, int] = field(default_factory=dict)
+    """Its own limits, by the names of the keyspace's windows, where they are other ones."""
 
     def state(self, now: Instant) -> State:
         """Return what the key is good for at *now* (its owner and organization apart)."""

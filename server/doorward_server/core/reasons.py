@@ -33,6 +33,9 @@ class Reason(StrEnum):
     CONTEXT_MISSING = "CONTEXT_MISSING"
     DENIED_BY_RULE = "DENIED_BY_RULE"
 
+    RATE_LIMITED = "RATE_LIMITED"
+    QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
+
 
 UNAUTHENTICATED = frozenset({
     Reason.CREDENTIAL_MISSING,
@@ -48,3 +51,6 @@ UNAUTHENTICATED = frozenset({
     Reason.ORGANIZATION_DISABLED,
 })  # fmt: skip
 """Nobody is known to be asking: no credential, or none that holds. All other denials are of somebody who is known."""
+
+TOO_MUCH = frozenset({Reason.RATE_LIMITED, Reason.QUOTA_EXCEEDED})
+"""It would be allowed, but not now."""

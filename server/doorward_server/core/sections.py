@@ -23,8 +23,8 @@
       to: [store]                     # store, file, stdout; default: [store] for all, else [stdout]
       keep: 90d                       # in the store; default: 90d
 
-All of it is checked when the file is applied and kept with the keyspace. Usage is kept, decisions are recorded and
-alerts are raised by it (`service.retention`, `service.decision_log`, `core.alerts`); limits are for a later version.
+All of it is checked when the file is applied. How limits count: `limits`; when alerts are raised: `alerts`; usage is
+kept and decisions are recorded by `service.retention` and `service.decision_log`.
 """
 
 from __future__ import annotations
@@ -77,6 +77,11 @@ class Limits:
     costs: Mapping[str, int] = field(default_factory=dict)
     """Units that one call takes, by permission; else 1."""
     allow_on_store_loss: bool = False
+
+    @property
+    def by_resource(self) -> bool:
+        """Whether any window counts each resource by itself."""
+        return any(window.per is Per.KEY_AND_RESOURCE for window in self.windows)
 
 
 @dataclass(frozen=True, slots=True)

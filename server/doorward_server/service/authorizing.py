@@ -21,13 +21,14 @@ from doorward_server.core.errors import (
 from doorward_server.core.fields import check_address, check_id
 from doorward_server.core.model import SECOND, Instant
 from doorward_server.core.policy import Keyspace
-from doorward_server.core.reasons import UNAUTHENTICATED, Reason
+from doorward_server.core.reasons import TOO_MUCH, UNAUTHENTICATED, Reason
 from doorward_server.core.subject import Address, Subject, in_network
 from doorward_server.service.asking import Asking, api_version, keyspace_name
 from doorward_server.service.catalog import DOORWARD
 from doorward_server.service.finding import Finder, Found, HttpParts, SignedIn
 from doorward_server.service.freshness import Memo
 from doorward_server.service.guard import AUTHORIZE, Caller, Clock, Guard, decisions, reach
+from doorward_server.service.limiting import Limiter, Status
 from doorward_server.service.messages import MESSAGES
 from doorward_server.service.questions import Ask, Asked, Item, read_question
 from doorward_server.service.recognizing import Recognition
@@ -56,6 +57,8 @@ class Answer(NamedTuple):
     """Of the subject's record."""
     id: str = ""
     """Of the decision; empty for a dry run."""
+    limits: tuple[Status, ...] = ()
+    """How the limits stand that count it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,8 @@ class Answers:
     api_version: str
     ids: tuple[str, ...] = ()
     """Of the decisions, in order; empty for an error and in a dry run."""
+    limits: tuple[tuple[Status, ...], ...] = ()
+    """How the limits stand that count each of them."""
 
 
 class Authorizer:
@@ -81,6 +86,7 @@ class Authorizer:
         recognition: Recognition,
         uses: LastUse,
         telling: Telling,
+        limiter: Limiter,
         clock: Clock,
     ) -> None:
         self._finder = finder
@@ -89,6 +95,7 @@ class Authorizer:
         self._asking = Asking(finder, guard)
         self._uses = uses
         self._telling = telling
+        self._limiter = limiter
         self._clock = clock
 
     async def authenticate(self, headers: Sequence[tuple[str, str]], peer: Address | None) -> Caller:
@@ -137,13 +144,16 @@ class Authorizer:
         found, questions = await asking.find_with_facts(caller, ask, keyspace, (asked,))
         now = self._clock()
         decision = self._decide(found, questions[0], ask.dry_run, now)
+        decision, limits = await self._charged(found, questions[0], decision, ask.dry_run, item.cost)
         (id,) = await self._telling.handed_out(caller, ask, found, [(questions[0], decision)], now)
         subject = asking.visible(caller, found.subject, ask, item.organization)
         version = api_version(ask, subject, found.keyspace)
-        kept_for = _cacheable_for(caller, found, decision, now)
+        kept_for = 0 if self._limited(found, questions[0], decision) else _cacheable_for(caller, found, decision, now)
         depends_on = (*found.tokens, *caller.depends_on) if kept_for else ()
         memo = found.known.memo if found.known is not None and subject is not None else None
-        return Answer(decision, subject, found.keyspace, found.revision, version, kept_for, depends_on, memo, id)
+        return Answer(
+            decision, subject, found.keyspace, found.revision, version, kept_for, depends_on, memo, id, limits
+        )
 
     async def batch_authorize(self, caller: Caller, ask: Ask, items: Sequence[Item]) -> Answers:
         """Decide up to `MAX_ITEMS` questions about one credential as of one revision: equal to as many `authorize`."""
@@ -157,15 +167,23 @@ class Authorizer:
         asked = [it for it in read if isinstance(it, Asked)]
         found, questions = await self._asking.find_with_facts(caller, ask, keyspace, asked)
         now = self._clock()
-        handed = [(question, self._decide(found, question, ask.dry_run, now)) for question in questions]
+        costs = [item.cost for item, it in zip(items, read, strict=True) if isinstance(it, Asked)]
+        handed, limits = [], []
+        for question, cost in zip(questions, costs, strict=True):
+            decision = self._decide(found, question, ask.dry_run, now)
+            decision, stand = await self._charged(found, question, decision, ask.dry_run, cost)
+            handed.append((question, decision))
+            limits.append(stand)
         told = iter(await self._telling.handed_out(caller, ask, found, handed, now))
         decided = iter(decision for _, decision in handed)
         decisions = tuple(next(decided) if isinstance(it, Asked) else it for it in read)
         ids = tuple(next(told) if isinstance(it, Asked) else "" for it in read)
+        each = iter(limits)
+        stands = tuple(next(each) if isinstance(it, Asked) else () for it in read)
         admitted = next(organization for organization, refusal in refused.items() if refusal is None)
         subject = self._asking.visible(caller, found.subject, ask, admitted)
         version = api_version(ask, subject, found.keyspace)
-        return Answers(decisions, subject, found.keyspace, found.revision, version, ids)
+        return Answers(decisions, subject, found.keyspace, found.revision, version, ids, stands)
 
     async def introspect(self, caller: Caller, ask: Ask | None) -> Answer:
         """Tell whose a credential is and whether it is good for anything now; without one, who the caller is."""
@@ -201,6 +219,20 @@ class Authorizer:
         if decision.reason not in UNAUTHENTICATED:
             self._note(subject, now, dry_run)
         return decision
+
+    async def _charged(
+        self, found: Found, question: Question, decision: Decision, dry_run: bool, cost: int
+    ) -> tuple[Decision, tuple[Status, ...]]:
+        """Return the decision once it is charged. Only what is allowed is; what does not fit costs nothing."""
+        if dry_run or not decision.allowed or found.subject is None or not found.keyspace.sections.limits.windows:
+            return decision, ()
+        charged = await self._limiter.charge(found.subject, question, found.keyspace, cost)
+        return (decision if charged.reason is None else DENIED[charged.reason]), charged.limits
+
+    def _limited(self, found: Found, question: Question, decision: Decision) -> bool:
+        """Whether the answer depends on a count."""
+        counts = decision.allowed or decision.reason in TOO_MUCH
+        return counts and found.subject is not None and self._limiter.limits(found.subject, question, found.keyspace)
 
     def _good(self, subject: Subject, address: Address | None, dry_run: bool) -> Decision | None:
         now = self._clock()

@@ -110,6 +110,8 @@ class Keys:
         check_made_by(keyspace.rails, hand, "keys:create", resource)
         key, secret = self._first(replace(new, organization=organization), keyspace, now)
         self.check_grants(caller, key, keyspace, now)
+        if key.limits:
+            self._check_may_limit(caller, key)
         replay = _replay(caller, "CreateKey", repeat, now)
         limit = active_limit(keyspace.rails, actor, "keys:create", now, hand)
         while True:
@@ -122,6 +124,10 @@ class Keys:
             text = None if written.replayed else secret
             found = unwise(keyspace.rails, written.value, keyspace.environments[0])
             return Issued(written.value, text, written.replayed, written.revision, found, written.replaced)
+
+    def _check_may_limit(self, caller: Caller, key: Key) -> None:
+        """Refuse whoever may change a key, as its owner may, but not how much of everybody's it takes."""
+        self._guard.require(caller, "limits:set", f"organizations/{key.organization}/keyspaces/{key.keyspace}/limits")
 
     def get(self, caller: Caller, organization: str, id: str) -> Key:
         """Return a key that was not deleted. Use is at most one flush interval behind. Raises NotFound."""
@@ -151,6 +157,8 @@ class Keys:
     ) -> Written[Key]:
         """Change *settings*, named as in `SETTINGS`. Raises what `create` does, EtagMismatch and KeyIsRevoked."""
         key, actor = self.load(caller, "keys:update", organization, id)
+        if "limits" in settings:
+            self._check_may_limit(caller, key)
         now = self._clock()
         keyspace = self._catalog.get(key.keyspace)
         wanted = checked(settings, keyspace, now)

@@ -27,5 +27,7 @@ MESSAGES = {
     Reason.CONDITION_FALSE: "A condition that this depends on does not hold.",
     Reason.CONTEXT_MISSING: "A fact that this depends on is not known.",
     Reason.DENIED_BY_RULE: "A rule forbids this.",
+    Reason.RATE_LIMITED: "Too many requests. Wait a moment and try again.",
+    Reason.QUOTA_EXCEEDED: "The quota for this is used up for now.",
 }
 """Each reason in words that an end user may read."""

@@ -44,6 +44,8 @@ class Item(NamedTuple):
     attributes: Attributes = NO_ATTRIBUTES
     parent: Reference | None = None
     relations: tuple[Related, ...] = ()
+    cost: int = 0
+    """Units of limits that it takes; 0: what the keyspace says."""
     problem: InvalidField | None = None
     """What is wrong with the item itself. It is raised once the caller is known to be allowed to ask."""
 

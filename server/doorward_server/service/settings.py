@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from typing import Any
 
@@ -31,8 +31,10 @@ from doorward_server.core.fields import (
 from doorward_server.core.model import Ceiling, Instant, Key, KeyBinding, KeyFilter
 from doorward_server.core.policy import Keyspace
 from doorward_server.core.rails import Rails
+from doorward_server.core.sections import Per
 from doorward_server.service.ids import Random, new_id
 
+MAX_LIMIT = 1_000_000_000_000
 SETTINGS = (
     "name",
     "description",
@@ -42,6 +44,7 @@ SETTINGS = (
     "bindings",
     "expires_at",
     "allowed_cidrs",
+    "limits",
     "enabled",
 )
 """What UpdateKey can change."""
@@ -66,6 +69,7 @@ class NewKey:
     not_before: Instant | None
     expiry: Expiry | Default
     api_version: str = ""
+    limits: Mapping[str, int] = field(default_factory=dict)
 
 
 def draft(new: NewKey, keyspace: Keyspace, now: Instant, random: Random) -> Key:
@@ -126,9 +130,20 @@ def checked(settings: Mapping[str, object], keyspace: Keyspace, now: Instant) ->
         "bindings": lambda v: _check_bindings(v, keyspace),
         "expires_at": lambda v: check_expiry("expiry", v, now),
         "allowed_cidrs": lambda v: check_cidrs("allowed_cidrs", v),
+        "limits": lambda v: _check_limits(v, keyspace),
         "enabled": bool,
     }
     return {name: checks[name](value) for name, value in settings.items()}
+
+
+def _check_limits(limits: Mapping[str, int], keyspace: Keyspace) -> dict[str, int]:
+    windows = {it.name for it in keyspace.sections.limits.windows if it.per in (Per.KEY, Per.KEY_AND_RESOURCE)}
+    for name, limit in limits.items():
+        if name not in windows:
+            raise UnknownReference(f"limits[{name[:64]}]", "limit of keys", name[:64], ", ".join(sorted(windows)))
+        if not 0 <= limit <= MAX_LIMIT:
+            raise InvalidField(f"limits[{name}]", f"must be 0 to {MAX_LIMIT:,} units")
+    return dict(sorted(limits.items()))
 
 
 def _check_scopes(scopes: Iterable[str], keyspace: Keyspace) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .limits import Charge
 from .store import Store
 from .tail import TailConnection
 from .values import (
@@ -21,6 +22,7 @@ from .values import (
 
 __all__ = [
     "ChainReport",
+    "Charge",
     "HeldVerifier",
     "Imported",
     "KeyspaceSnapshot",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from playhouse.pool import MaxConnectionsExceeded, PooledPostgresqlDatabase, Poo
 from psycopg.conninfo import conninfo_to_dict
 
 from doorward_server.core.errors import InvalidField, StoreUnavailable
+from doorward_server.core.model import Instant
 
 POOL = 16
 """Connections of one store in one process."""
@@ -31,6 +32,12 @@ _STATEMENT_MS = 10_000
 _MIGRATION_LOCK = 0x646F6F7277617264  # "doorward"
 _RETRIED = {"40001", "40P01"}  # serialization failure, deadlock: the whole transaction may run again
 _NOT_MIGRATED = "42P01"
+# In one order for everybody, so that two who want several do not wait in a circle.
+_IN_TURN = """
+SELECT pg_advisory_xact_lock(number)
+FROM (SELECT DISTINCT hashtextextended(name, 0) AS number FROM unnest(%s::text[]) AS name ORDER BY number) AS names
+"""
+_NOW = "SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint"
 _DRIVERS = (psycopg.Error, peewee.sqlite3.Error)  # type: ignore[attr-defined]  # chosen there
 
 
@@ -165,6 +172,12 @@ class Sqlite:
         """Return the condition that *text* holds *part*, letter for letter."""
         return fn.INSTR(text, part) > 0
 
+    def in_turn(self, names: Sequence[str], clock: Callable[[], Instant]) -> Instant:
+        """Wait until nobody else has any of *names*, to the end of the transaction, and return the time after that:
+        by *clock*, of the machine that all who write are on.
+        """
+        return clock()
+
     @property
     def acknowledgements(self) -> Path:
         """The folder for them, whichever of its names the file goes by."""
@@ -292,6 +305,14 @@ class Postgresql:
     def contains(self, text: Any, part: str) -> Any:
         """Return the condition that *text* holds *part*, letter for letter."""
         return fn.STRPOS(text, part) > 0
+
+    def in_turn(self, names: Sequence[str], clock: Callable[[], Instant]) -> Instant:
+        """Wait until nobody else has any of *names*, to the end of the transaction, and return the time after that:
+        by the database's own clock, which is one for all who write.
+        """
+        self.database.execute_sql(_IN_TURN, (list(names),)).fetchall()
+        now: Instant = self.database.execute_sql(_NOW).fetchone()[0]
+        return now
 
     def connect_alone(self, patience: float, *options: str) -> Any:
         """Return a connection outside the pool, in autocommit mode, each of whose statements gets *patience* seconds.

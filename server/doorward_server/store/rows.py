@@ -130,7 +130,7 @@ BINDING = Rows(
 KEY = Rows(
     "key", "organization", "id", "keyspace", "owner", "name", "description", "environment", "type", "enabled",
     "ceiling", "scopes", "bindings", "allowed_cidrs", "metadata", "not_before", "expires_at", "created_at",
-    "updated_at", "version", "revoked_at", "revoke_reason", "deleted_at", "api_version", "external_id",
+    "updated_at", "version", "revoked_at", "revoke_reason", "deleted_at", "api_version", "external_id", "limits",
 )  # fmt: skip
 SECRET = Rows(
     "secret", "organization", "key", "id", "ordinal", "keyspace", "lookup", "verifier", "pepper", "digest", "last4",
@@ -190,6 +190,11 @@ def _attributes(text: str) -> Attributes:
     if text == "{}":
         return {}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(text).items()}
+
+
+def _limits(text: str) -> dict[str, int]:
+    limits: dict[str, int] = json.loads(text)
+    return limits
 
 
 def _metadata(text: str) -> Mapping[str, str]:
@@ -309,13 +314,13 @@ def to_key(row: Row, secrets: tuple[Secret, ...], last_used_at: Instant | None) 
     (
         organization, id, keyspace, owner, name, description, environment, type, enabled, ceiling, scopes, bindings,
         allowed_cidrs, metadata, not_before, expires_at, created_at, updated_at, version, revoked_at, revoke_reason,
-        deleted_at, api_version, external_id,
+        deleted_at, api_version, external_id, limits,
     ) = row  # fmt: skip
     return Key(
         organization, id, keyspace, owner, name, description, environment, type, bool(enabled), Ceiling(ceiling),
         _texts(scopes), _key_bindings(bindings), _texts(allowed_cidrs), _metadata(metadata), not_before, expires_at,
         created_at, updated_at, secrets, version, revoked_at, revoke_reason, deleted_at, last_used_at, api_version,
-        external_id,
+        external_id, _limits(limits),
     )  # fmt: skip
 
 
@@ -327,4 +332,5 @@ def of_key(it: Key) -> Columns:
         "bindings": to_json([_of_key_binding(binding) for binding in it.bindings]),
         "allowed_cidrs": to_json(it.allowed_cidrs),
         "metadata": to_json(it.metadata),
+        "limits": to_json(it.limits),
     }

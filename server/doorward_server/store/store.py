@@ -40,6 +40,7 @@ from .entities import KEYSPACES
 from .facts import FactStore
 from .keys import ChangeKey
 from .keyspaces import ChangeKeyspace
+from .limits import LimitStore
 from .peppers import PepperStore
 from .replicas import ReplicaStore
 from .rows import REVISION
@@ -80,6 +81,7 @@ class Store(DirectoryStore):
         self.usage = UsageStore(transactions)
         self.webhooks = WebhookStore(transactions)
         self.alerts = AlertStore(transactions)
+        self.limits = LimitStore(transactions)
         self.replicas = ReplicaStore(transactions, kept_for(self._dialect))
         self._migrating = threading.RLock()
         self._locks = 0

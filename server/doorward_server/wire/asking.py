@@ -15,6 +15,8 @@ from doorward_server.service.questions import Ask, Item, Reference, Related
 from doorward_server.wire.convert import bounded, from_attributes, from_timestamp
 
 MAX_HEADERS = 100
+MAX_COST = 1_000_000
+"""Units of limits that one question takes at most."""
 MAX_HTTP_TEXT = 8192
 """Characters of a header or of the query, as most HTTP servers have it: the whole text is searched for a credential."""
 _SUBJECTS = {"principal": SubjectKind.PRINCIPAL, "group": SubjectKind.GROUP}
@@ -66,8 +68,12 @@ def read_selected(request: pb.ListAccessibleResourcesRequest) -> Item:
 
 
 def _item(message: Any, action: str, resource: Reference | None, organization: str) -> Item:
+    cost = getattr(message, "cost", 0)
+    if cost and not 0 < cost <= MAX_COST:
+        problem = InvalidField("cost", f"must be 0 to {MAX_COST:,} units")
+        return Item(action, resource, organization, problem=problem)
     if not (message.relations or (resource and (message.resource.attributes or message.resource.HasField("parent")))):
-        return Item(action, resource, organization)
+        return Item(action, resource, organization, cost=cost)
     try:
         return Item(
             action,
@@ -76,6 +82,7 @@ def _item(message: Any, action: str, resource: Reference | None, organization: s
             attributes=from_attributes("resource.attributes", message.resource.attributes),
             parent=_reference(message.resource, "parent"),
             relations=tuple(_relations(message.relations)),
+            cost=cost,
         )
     except InvalidField as problem:
         return Item(action, resource, organization, problem=problem)

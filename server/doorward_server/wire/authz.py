@@ -14,6 +14,7 @@ from doorward_server.service.authorizing import MAX_ITEMS, Authorizer
 from doorward_server.service.explaining import Explainer
 from doorward_server.service.guard import Caller
 from doorward_server.service.leasing import Hit, Invalidation, Leasing, Ping, Pong
+from doorward_server.service.limiting import Status
 from doorward_server.wire.asking import read_ask, read_item, read_listed, read_selected
 from doorward_server.wire.convert import from_texts, from_timestamp, to_duration
 from doorward_server.wire.decided import (
@@ -55,8 +56,8 @@ class AuthzServicer:
         answers = await self._authorizer.batch_authorize(caller, read_ask(request), items)
         return pb.BatchAuthorizeResponse(
             results=[
-                self._result(answers.keyspace, decision, id)
-                for decision, id in zip(answers.decisions, answers.ids, strict=True)
+                self._result(answers.keyspace, decision, id, limits)
+                for decision, id, limits in zip(answers.decisions, answers.ids, answers.limits, strict=True)
             ],
             identity=to_identity(answers.subject, answers.keyspace, answers.api_version),
             revision=answers.revision,
@@ -110,7 +111,9 @@ class AuthzServicer:
             async for it in told:
                 yield _told(it)
 
-    def _result(self, keyspace: Keyspace, decision: Decision | DoorwardError, id: str) -> pb.BatchAuthorizeResult:
+    def _result(
+        self, keyspace: Keyspace, decision: Decision | DoorwardError, id: str, limits: tuple[Status, ...] = ()
+    ) -> pb.BatchAuthorizeResult:
         if isinstance(decision, DoorwardError):
             code = code_of(decision).value[0]
             error = pb.ItemError(
@@ -118,7 +121,7 @@ class AuthzServicer:
             )
             return pb.BatchAuthorizeResult(error=error)
         self._metrics.decided(keyspace.name, decision.reason)
-        return pb.BatchAuthorizeResult(**to_decision(decision, keyspace), decision_id=id)
+        return pb.BatchAuthorizeResult(**to_decision(decision, keyspace, limits), decision_id=id)
 
 
 async def _pings(messages: AsyncIterator[tuple[pb.LeaseRequest, Caller]]) -> AsyncIterator[tuple[Ping, Caller]]:

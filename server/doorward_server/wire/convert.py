@@ -173,6 +173,7 @@ def to_key(key: Key, now: Instant, keyspace: Keyspace) -> keys_pb2.Key:
         api_version=key.api_version,
         external_id=key.external_id or "",
         rotate_by=to_timestamp(rotate_by(keyspace.rails, key)),
+        limits=key.limits,
     )
 
 

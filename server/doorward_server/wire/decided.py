@@ -10,11 +10,13 @@ from doorward.v1 import authz_pb2 as pb
 from doorward_server.core.decide import Decision, Match
 from doorward_server.core.explain import Considered, Step
 from doorward_server.core.http_profile import HttpAnswer
+from doorward_server.core.model import SECOND
 from doorward_server.core.policy import Effect, Keyspace
 from doorward_server.core.reasons import Reason
 from doorward_server.core.selectors import Selector
 from doorward_server.core.subject import Subject
 from doorward_server.service.authorizing import Answer
+from doorward_server.service.limiting import Status
 from doorward_server.service.messages import MESSAGES
 from doorward_server.wire.convert import CEILINGS, masked_text, to_duration, to_principal, to_timestamp
 
@@ -32,6 +34,9 @@ def to_response(answer: Answer) -> bytes:
     reason = decision.reason
     http = keyspace.http.answer(reason, MESSAGES[reason], decision.missing)
     rest = pb.AuthorizeResponse(decision_id=answer.id, depends_on=answer.depends_on)
+    if answer.limits:
+        rest.limits.extend(map(_to_status, answer.limits))
+        rest.http.headers.extend(pb.HttpHeader(name=name, value=value) for name, value in limit_headers(answer.limits))
     if decision.missing or decision.missing_context:
         rest.missing_permissions.extend(decision.missing)
         rest.missing_context.extend(decision.missing_context)
@@ -78,7 +83,7 @@ def _identity(answer: Answer) -> bytes:
     return written
 
 
-def to_decision(decision: Decision, keyspace: Keyspace) -> dict[str, Any]:
+def to_decision(decision: Decision, keyspace: Keyspace, limits: tuple[Status, ...] = ()) -> dict[str, Any]:
     """Return the fields that a decision has wherever it stands."""
     reason = decision.reason
     return {
@@ -88,7 +93,8 @@ def to_decision(decision: Decision, keyspace: Keyspace) -> dict[str, Any]:
         "rule": _rule(decision.match),
         "missing_permissions": decision.missing,
         "missing_context": decision.missing_context,
-        "http": to_http(decision, keyspace),
+        "http": to_http(decision, keyspace) if not limits else _limited(decision, keyspace, limits),
+        "limits": map(_to_status, limits),
     }
 
 
@@ -108,6 +114,42 @@ def to_http(decision: Decision, keyspace: Keyspace) -> pb.HttpAnswer:
     """Return what to send to an HTTP client, by the keyspace's profile."""
     reason = decision.reason
     return _http(keyspace.http.answer(reason, MESSAGES[reason], decision.missing))
+
+
+def _limited(decision: Decision, keyspace: Keyspace, limits: tuple[Status, ...]) -> pb.HttpAnswer:
+    """Return what to send to an HTTP client, with how its limits stand."""
+    answer = pb.HttpAnswer()
+    answer.CopyFrom(to_http(decision, keyspace))
+    answer.headers.extend(pb.HttpHeader(name=name, value=value) for name, value in limit_headers(limits))
+    return answer
+
+
+def limit_headers(limits: tuple[Status, ...]) -> Iterable[tuple[str, str]]:
+    """Yield RateLimit-Policy, RateLimit and, if the call has to wait, Retry-After.
+
+    As in draft-ietf-httpapi-ratelimit-headers: q is the quota, w its window, r what is left and t when it is reset, in
+    seconds. Whoever comes back exactly then must find it so, so all are rounded up.
+    """
+    yield "RateLimit-Policy", ", ".join(f'"{it.name}";q={it.limit};w={_seconds(it.window)}' for it in limits)
+    yield "RateLimit", ", ".join(f'"{it.name}";r={it.remaining};t={_seconds(it.reset_after)}' for it in limits)
+    waits = [it.retry_after for it in limits if it.retry_after is not None]
+    if waits:
+        yield "Retry-After", str(max(1, _seconds(max(waits))))
+
+
+def _seconds(microseconds: int) -> int:
+    return -(-microseconds // SECOND)
+
+
+def _to_status(it: Status) -> pb.LimitStatus:
+    return pb.LimitStatus(
+        name=it.name,
+        limit=it.limit,
+        window=to_duration(it.window),
+        remaining=it.remaining,
+        reset_after=to_duration(it.reset_after),
+        retry_after=to_duration(it.retry_after) if it.retry_after is not None else None,
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -76,6 +76,7 @@ class KeyServicer:
             not_before=from_timestamp("not_before", request, "not_before"),
             expiry=from_expiry(request.expiry, Default()),
             api_version=request.api_version,
+            limits=dict(request.limits),
         )
         issued = await self._management.run(self._keys.create, caller, new, _repeat(request))
         warnings = [pb.Warning(code=it.value, message=ADVICE[it]) for it in issued.unwise]
@@ -186,6 +187,7 @@ _SETTINGS = {
         from_expiry(r.expiry, None) if r.HasField("expiry") else from_timestamp("key.expires_at", r.key, "expires_at")
     ),
     "allowed_cidrs": lambda r: from_texts("allowed_cidrs", r.key.allowed_cidrs),
+    "limits": lambda r: dict(r.key.limits),
     "enabled": lambda r: r.key.enabled,
 }
 

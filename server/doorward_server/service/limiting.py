@@ -1,0 +1,301 @@
+"""Spending what limits allow: units are leased from the store, for all windows of a call at once, and spent here.
+
+Spending is a subtraction on the event loop. How many units a lease asks for follows what was spent in this cell so far:
+a key that is used now and then takes one at a time, and nothing that it does not use; a busy one asks rarely. What is
+left of a lease when its cell ends is lost: at most as much as the replica spent in that cell, or one in eight of what
+was left of the limit, whichever is less.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from doorward_server.core.decide import Question
+from doorward_server.core.errors import Overloaded, StoreUnavailable
+from doorward_server.core.limits import NEVER, Grant, Meter, Room
+from doorward_server.core.model import Key
+from doorward_server.core.policy import Keyspace, Path
+from doorward_server.core.reasons import Reason
+from doorward_server.core.sections import Per, Window
+from doorward_server.core.subject import Subject
+from doorward_server.service.freshness import MICROSECOND, Boot
+from doorward_server.service.guard import Clock
+from doorward_server.service.pool import Pool
+from doorward_server.store import Charge, Store
+
+AT_ONCE = 100
+"""Charges in one transaction."""
+REMEMBERED = 50_000
+"""Counts of which a process knows something; beyond, those go whose cell is over."""
+MOST = 1_000_000
+"""Units in one lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How one limit stands after a call. Durations are in microseconds."""
+
+    name: str
+    limit: int
+    window: int
+    remaining: int
+    reset_after: int
+    retry_after: int | None = None
+    """None: the call fits into it, or never will."""
+
+
+@dataclass(frozen=True, slots=True)
+class Charged:
+    """What became of a call: why it is too much (None: it is not), and how its limits stand."""
+
+    reason: Reason | None
+    limits: tuple[Status, ...]
+
+
+FREE = Charged(None, ())
+"""Nothing limits it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiter:
+    """A call that needs units: whether it was let through or refused; None: it has to look again."""
+
+    cost: int
+    served: asyncio.Future[bool | None] = field(repr=False)
+
+
+@dataclass(slots=True, eq=False)
+class _Bucket:
+    """Units of one lease, and what was learned with it. Instants are of the boot clock, in nanoseconds."""
+
+    meters: tuple[Meter, ...]
+    units: int = 0
+    until: int = 0
+    """When the cell ends in which they may be spent."""
+    spent: int = 0
+    """In this cell."""
+    rooms: tuple[Room, ...] = ()
+    epoch: int = 0
+    """What to add to an instant of the store, in nanoseconds, so that it never comes too late here."""
+    full_at: int = 0
+    """So many units were too much, until a new cell begins. 0: not that we know."""
+    full_until: int = 0
+    waiting: list[_Waiter] = field(default_factory=list)
+    """Calls that need more than is here, for which the store is not asked yet."""
+    asking: bool = False
+    """Whether the store is being asked, or about to be."""
+
+    def spend(self, cost: int, now: int) -> bool:
+        """Take *cost* units, if they are here."""
+        if self.units < cost or now >= self.until:
+            return False
+        self.units -= cost
+        self.spent += cost
+        return True
+
+    def full(self, cost: int, now: int) -> bool:
+        """Tell whether *cost* is known not to fit before a new cell begins somewhere."""
+        return 0 < self.full_at <= cost and now < self.full_until
+
+    def wanted(self, cost: int, now: int) -> int:
+        """Return how many units to ask for: as many as were spent in this cell, or half of the last one's."""
+        if now >= self.until:
+            self.spent //= 2
+        return max(cost, min(self.spent, MOST))
+
+    def take(self, grant: Grant, cost: int, asked_at: int) -> None:
+        """Take what the store said to a question that was sent at *asked_at*."""
+        self.epoch = asked_at - grant.now * MICROSECOND
+        self.rooms = grant.rooms
+        ends = grant.ends * MICROSECOND + self.epoch
+        if grant.units:
+            live = self.units if asked_at < self.until else 0
+            self.units, self.until = live + grant.units, min(ends, self.until) if live else ends
+            self.full_at = 0
+        else:
+            self.full_at, self.full_until = cost, ends
+
+    def statuses(self, cost: int, now: int) -> tuple[Status, ...]:
+        """Return how every limit stands at *now*, for a call that would take *cost*."""
+        return tuple(self._status(room, cost, now) for room in self.rooms)
+
+    def _status(self, room: Room, cost: int, now: int) -> Status:
+        meter = room.meter
+        left = room.left + self.units
+        retry = self._after(room.retry_at, now) if left < cost and room.retry_at < NEVER else None
+        return Status(meter.name, meter.limit, meter.window, left, self._after(room.reset_at, now), retry)
+
+    def _after(self, at: int, now: int) -> int:
+        return max(0, -((now - self.epoch - at * MICROSECOND) // MICROSECOND))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asking:
+    """A charge on its way to the store, and the calls that waited for it before it was sent."""
+
+    bucket: _Bucket
+    charge: Charge
+    waiters: list[_Waiter]
+
+
+class Limiter:
+    """Charges calls to the limits of their keyspace. Belongs to the event loop; the store is asked on *pool*."""
+
+    def __init__(self, store: Store, pool: Pool, clock: Clock, boot: Boot) -> None:
+        self._store = store
+        self._pool = pool
+        self._clock = clock
+        self._boot = boot
+        self._known: dict[tuple[str, ...], tuple[Keyspace, Mapping[str, int], _Bucket | None]] = {}
+        self._buckets: dict[tuple[Meter, ...], _Bucket] = {}
+        self._queue: list[_Bucket] = []
+        self._asking: asyncio.Task[None] | None = None
+        self.leases = 0
+        """How often the store was asked for units."""
+
+    async def charge(self, subject: Subject, question: Question, keyspace: Keyspace, cost: int) -> Charged:
+        """Charge an allowed call of *cost* units (0: what the keyspace says) to all its limits, or to none.
+
+        Raises StoreUnavailable and Overloaded where the store must be asked and cannot, unless the keyspace allows
+        what it cannot count.
+        """
+        bucket = self._bucket(subject, question, keyspace)
+        if bucket is None:
+            return FREE
+        cost = cost or keyspace.sections.limits.costs.get(question.action, 1)
+        if cost == 0:
+            return FREE
+        try:
+            let_through = None
+            while let_through is None and not bucket.spend(cost, now := self._boot()):
+                let_through = False if bucket.full(cost, now) else await self._lease(bucket, cost)
+        except (StoreUnavailable, Overloaded):
+            if keyspace.sections.limits.allow_on_store_loss:
+                return FREE
+            raise
+        if let_through is False:
+            return Charged(_why(bucket, cost), bucket.statuses(cost, now))
+        return Charged(None, bucket.statuses(0, now))
+
+    def limits(self, subject: Subject, question: Question, keyspace: Keyspace) -> bool:
+        """Tell whether anything limits such a call: its answer must not be given again without asking."""
+        return self._bucket(subject, question, keyspace) is not None
+
+    # --- whose units --------------------------------------------------------------------------------------------------
+
+    def _bucket(self, subject: Subject, question: Question, keyspace: Keyspace) -> _Bucket | None:
+        limits, key = keyspace.sections.limits, subject.key
+        if not limits.windows or key is None:
+            return None
+        owner = subject.owner.id if subject.owner is not None else ""
+        resource = question.path if limits.by_resource else ()
+        name = (keyspace.name, subject.organization.id, key.id, owner, question.action, *resource)
+        known = self._known.get(name)
+        if known is None or known[0] is not keyspace or known[1] != key.limits:
+            if len(self._known) >= REMEMBERED:
+                self._forget()
+            meters = tuple(_meters(limits.windows, subject, key, question.action, question.path))
+            known = self._known[name] = keyspace, key.limits, self._of(meters)
+        return known[2]
+
+    def _of(self, meters: tuple[Meter, ...]) -> _Bucket | None:
+        if not meters:
+            return None
+        return self._buckets.setdefault(meters, _Bucket(meters))
+
+    def _forget(self) -> None:
+        """Forget what is known for convenience, and the counts whose cell is over."""
+        self._known.clear()
+        now = self._boot()
+        live = {it: bucket for it, bucket in self._buckets.items() if bucket.asking or now < bucket.until}
+        self._buckets = live
+
+    # --- the store ----------------------------------------------------------------------------------------------------
+
+    async def _lease(self, bucket: _Bucket, cost: int) -> bool | None:
+        """Wait for an answer of the store, and tell whether it let this call through; None: look again."""
+        waiter = _Waiter(cost, asyncio.get_running_loop().create_future())
+        bucket.waiting.append(waiter)
+        if not bucket.asking:
+            bucket.asking = True
+            self._queue.append(bucket)
+            if self._asking is None or self._asking.done():
+                self._asking = asyncio.get_running_loop().create_task(self._ask_on())
+        return await waiter.served
+
+    async def _ask_on(self) -> None:
+        while self._queue:
+            buckets, self._queue = self._queue[:AT_ONCE], self._queue[AT_ONCE:]
+            asked_at = self._boot()  # before the store looks at its clock: so a cell ends here before it does there
+            batch = [_about(bucket, asked_at) for bucket in buckets]
+            self.leases += len(batch)
+            try:
+                charges = [it.charge for it in batch]
+                grants = await self._pool.run(self._store.limits.charge, charges, self._clock)
+            except Exception as problem:  # noqa: BLE001  # handed over to whoever waits
+                for it in batch:
+                    _end(it, problem)
+                continue
+            for it, grant in zip(batch, grants, strict=True):
+                it.bucket.take(grant, it.charge.cost, asked_at)
+                _hand_out(it, granted=grant.units > 0)
+                _end(it, None)
+
+
+def _about(bucket: _Bucket, now: int) -> _Asking:
+    waiters, bucket.waiting = bucket.waiting, []
+    cost = waiters[0].cost
+    wanted = max(bucket.wanted(cost, now), min(MOST, sum(it.cost for it in waiters)))
+    return _Asking(bucket, Charge(bucket.meters, cost, wanted), waiters)
+
+
+def _hand_out(asking: _Asking, granted: bool) -> None:
+    """Tell those who waited before the store was asked what it has said, also if the cell has ended on the way.
+
+    For them that was said while they waited. Who came later must find units of a live cell.
+    """
+    bucket = asking.bucket
+    for waiter in asking.waiters:
+        if waiter.served.done():
+            continue
+        if not granted and waiter.cost >= asking.charge.cost:
+            waiter.served.set_result(False)
+        elif granted and waiter.cost <= bucket.units:
+            bucket.units -= waiter.cost
+            bucket.spent += waiter.cost
+            waiter.served.set_result(True)
+
+
+def _end(asking: _Asking, problem: Exception | None) -> None:
+    """Have those look again who were not let through, or tell them all what went wrong."""
+    bucket = asking.bucket
+    bucket.asking = False
+    late, bucket.waiting = bucket.waiting, []
+    for waiter in (*asking.waiters, *late):
+        if waiter.served.done():
+            continue
+        if problem is None:
+            waiter.served.set_result(None)
+        else:
+            waiter.served.set_exception(problem)
+
+
+def _why(bucket: _Bucket, cost: int) -> Reason:
+    """Return the reason of the limit that holds out longest."""
+    refusing = [room for room in bucket.rooms if room.left < cost] or list(bucket.rooms)
+    return max(refusing, key=lambda room: (room.retry_at, room.meter.window)).meter.reason
+
+
+def _meters(windows: Iterable[Window], subject: Subject, key: Key, action: str, path: Path) -> Iterable[Meter]:
+    itself = f"key:{key.id}"
+    owner = f"owner:{subject.owner.id}" if subject.owner is not None else itself
+    for window in windows:
+        if window.actions is None or action in window.actions:
+            whose = {Per.KEY: itself, Per.OWNER: owner, Per.ORGANIZATION: "organization"}.get(window.per)
+            if whose is None:
+                whose = f"{itself}/{blake2b('/'.join(path).encode(), digest_size=16).hexdigest()}"
+            limit = key.limits.get(window.name, window.limit)
+            yield Meter(subject.organization.id, key.keyspace, whose, window.name, limit, window.window)
