@@ -79,3 +79,15 @@ def test_an_overdue_rotation_is_told_by_the_type_of_the_key(acme: Customer, type
     assert told.key == key.key.id
     assert f"rotated after {days} days" in told.message
     assert acme.ask(bearing(text_of(key)), "flows:execute", "flows/abc123")
+
+
+def test_usage_that_approaches_a_limit_is_told_of(acme: Customer) -> None:
+    key = runner(acme)
+    questions = [Question("flows:execute", "flows/abc123")] * 100
+    for _ in range(4):
+        assert all(acme.ask_all(bearing(text_of(key)), questions))
+    assert acme.alerts("near") == []
+    acme.ask_all(bearing(text_of(key)), questions)
+    (told,) = acme.until_told("near", 1)
+    assert (told.key, told.threshold) == (key.key.id, 480)
+    assert "of 600 units of the limit 'per-minute'" in told.message

@@ -55,3 +55,14 @@ def test_each_key_has_limits_of_its_own_and_denials_cost_nothing(acme: Customer)
     allowed = acme.ask(calm, "flows:list")
     assert allowed.allowed
     assert [it.limit - it.remaining for it in allowed.limits] == [1, 1]
+
+
+def test_the_limit_of_one_key_can_be_increased(acme: Customer) -> None:
+    made = acme.key("full-access")
+    text = text_of(made)
+    acme.ask(text, "flows:list", cost=600)
+    assert acme.ask(text, "flows:list").reason is Reason.RATE_LIMITED
+    acme.root.update_key(made.key.id, organization=acme.id, limits={"per-minute": 1000})
+    increased = acme.ask(text, "flows:list")
+    assert increased.allowed
+    assert [it.remaining for it in increased.limits if it.name == "per-minute"] == [399]

@@ -22,7 +22,7 @@ from doorward_server.service.keyspace_cases import (
     Http,
 )
 from doorward_server.service.keyspace_schema import keyspace_schema
-from doorward_server.service.keyspace_shape import Alert, DecisionLog, Document, Limits, Route, Usage, Window
+from doorward_server.service.keyspace_shape import Alert, DecisionLog, Document, Route, Usage
 from tests.docs.tables import DOCS, table
 from tests.service.keyspace_mistakes import PRESS
 
@@ -50,7 +50,6 @@ def test_every_entry_of_http_is_told() -> None:
 @pytest.mark.parametrize(
     ("section", "words"),
     [
-        ("limits", Limits.model_fields.keys() | Window.model_fields.keys()),
         ("alerts", {"when"}),
         ("usage", Usage.model_fields.keys()),
         ("decision_log", DecisionLog.model_fields.keys()),

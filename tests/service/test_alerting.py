@@ -12,7 +12,6 @@ from doorward.v1 import authz_pb2, keys_pb2
 from doorward_server.core.alerts import WEEK, Alert, AlertFilter, AlertKind
 from doorward_server.core.errors import StoreUnavailable
 from doorward_server.core.keytext import CHECKSUM_LENGTH, checksum
-from doorward_server.core.model import DAY
 from doorward_server.core.usage import Cell, Cells, hour_of
 from tests.fakes import FakeClock
 from tests.service.door import Door, keyspace, opened_door, unique
@@ -202,11 +201,20 @@ def test_a_replaced_text_that_is_still_used_is_told_of_once_a_day(door: Door, wa
 
 
 def test_a_limit_that_is_nearly_used_is_told_of_at_each_percentage_once(door: Door, watched: str) -> None:
-    acme, shop = door.organization(), door.app.keyspaces._catalog.get(watched)
-    for used in range(70, 101):
-        door.app.watch.noticing.nearly_used(acme, shop, "key_1", "key_1", ("per-day", DAY), 100, used)
-        flush(door)
-    assert [(it.threshold, it.observed) for it in told(door, acme, "near")] == [(80, 80), (95, 95)]
+    acme = door.organization()
+    made, other = door.create(acme, watched), door.create(acme, watched)
+    for _ in range(79):
+        assert ask(door, watched, made.secret) == "ALLOWED"
+    ask(door, watched, other.secret, times=9)
+    flush(door)
+    assert told(door, acme, "near") == []
+    assert ask(door, watched, made.secret) == "ALLOWED"
+    flush(door)
+    assert ask(door, watched, made.secret, times=25) == "QUOTA_EXCEEDED"
+    flush(door)
+    near = told(door, acme, "near")
+    assert [(it.key, it.subject, it.threshold) for it in near] == [(made.key.id, made.key.id, it) for it in (80, 95)]
+    assert all("'per-day'" in it.message for it in near)
 
 
 def test_a_leak_is_told_of(door: Door, watched: str) -> None:

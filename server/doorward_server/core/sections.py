@@ -114,6 +114,8 @@ class Sections:
     keep_usage: int = 400 * DAY
     decision_log: DecisionLog = field(default_factory=DecisionLog)
     routes: tuple[Route, ...] = ()
+    nearly: int = 101
+    """The lowest percentage of a limit that an alert tells of; 101: none does."""
 
 
 ALERTS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
@@ -132,12 +134,14 @@ ALERTS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
 def compile_sections(document: Document, keyspace: Keyspace) -> Sections:
     """Compile what *keyspace*'s file says about counting and watching. Raises KeyspaceInvalid."""
     limits = _limits(document.get("limits") or {}, keyspace)
+    alerts = tuple(
+        _alert(f"alerts.{name}", name, alert, keyspace, limits)
+        for name, alert in (document.get("alerts") or {}).items()
+    )
     return Sections(
         limits=limits,
-        alerts=tuple(
-            _alert(f"alerts.{name}", name, alert, keyspace, limits)
-            for name, alert in (document.get("alerts") or {}).items()
-        ),
+        alerts=alerts,
+        nearly=min((percent for it in alerts for percent in it.settings.get("percent", ())), default=101),
         keep_usage=_duration("usage.keep", (document.get("usage") or {}).get("keep") or "400d", 100 * MAX_WINDOW),
         decision_log=_decision_log(document.get("decision_log") or {}),
         routes=compile_routes(document.get("routes") or (), keyspace),

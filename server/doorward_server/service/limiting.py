@@ -172,6 +172,7 @@ class Limiter:
             let_through = None
             while let_through is None and not bucket.spend(cost, now := self._boot()):
                 let_through = False if bucket.full(cost, now) else await self._lease(bucket, cost)
+            now = self._boot()
         except (StoreUnavailable, Overloaded):
             if keyspace.sections.limits.allow_on_store_loss:
                 return FREE

@@ -12,10 +12,11 @@ from collections.abc import Iterable
 
 from doorward_server.core import alerts as rules
 from doorward_server.core.alerts import Alert, AlertKind, Failure
+from doorward_server.core.decide import Question
 from doorward_server.core.model import Instant, Key, Secret
 from doorward_server.core.policy import Keyspace
 from doorward_server.core.reasons import Reason
-from doorward_server.core.sections import AlertRule
+from doorward_server.core.sections import AlertRule, Per
 from doorward_server.core.subject import Subject
 from doorward_server.service.catalog import Catalog
 from doorward_server.service.guard import Clock
@@ -82,23 +83,16 @@ class Noticing:
             self._raise(rules.superseded_used(rule, of, key.id, secret.id, ends_at, now))
 
     def nearly_used(
-        self,
-        organization: str,
-        keyspace: Keyspace,
-        subject: str,
-        key: str,
-        window: tuple[str, int],
-        limit: int,
-        used: int,
+        self, subject: Subject, question: Question, keyspace: Keyspace, window: tuple[str, int], limit: int, used: int
     ) -> None:
-        """Note how much of a limit is used by now. *window* is its name and length in microseconds.
-
-        *subject* is what it counts together: a key, an owner, the organization, or a key and a resource. Cheap below
-        the lowest percentage that a rule names; may be called as often as units are leased.
-        """
+        """Note that much of a limit is used by a call. *window* is its name and length in microseconds."""
+        of = (subject.organization.id, keyspace.name)
+        key = subject.key.id if subject.key is not None else ""
+        whom = _counted_together(subject, key, question, keyspace, window[0])
         for rule in _of(keyspace, AlertKind.LIMIT_NEARLY_USED):
-            of = (organization, keyspace.name)
-            alert = rules.nearly_used(rule, of, subject, key, window, limit, used, self._clock())
+            # Of a limit that many keys share, the alert is about none of them.
+            about = key if key in whom else ""
+            alert = rules.nearly_used(rule, of, whom, about, window, limit, used, self._clock())
             if alert is not None:
                 self._raise(alert)
 
@@ -168,3 +162,13 @@ class Noticing:
 
 def _of(keyspace: Keyspace, kind: AlertKind) -> list[AlertRule]:
     return [rule for rule in keyspace.sections.alerts if rules.kind_of(rule) is kind]
+
+
+def _counted_together(subject: Subject, key: str, question: Question, keyspace: Keyspace, name: str) -> str:
+    """Return what a limit counts together, of which this call is."""
+    per = next((it.per for it in keyspace.sections.limits.windows if it.name == name), Per.KEY)
+    if per is Per.OWNER:
+        return subject.owner.id if subject.owner is not None else key
+    if per is Per.ORGANIZATION:
+        return subject.organization.id
+    return f"{key} {'/'.join(question.path)}" if per is Per.KEY_AND_RESOURCE else key

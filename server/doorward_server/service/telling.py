@@ -7,13 +7,15 @@ from collections.abc import Sequence
 
 from doorward_server.core.decide import Decision, Question
 from doorward_server.core.model import Instant
+from doorward_server.core.policy import Keyspace
 from doorward_server.core.reasons import UNAUTHENTICATED, Reason
-from doorward_server.core.subject import Address
+from doorward_server.core.subject import Address, Subject
 from doorward_server.core.usage import AUTHENTICATE, INTROSPECT, DecisionRecord, shown_address, told_address
 from doorward_server.service.counting import Counting
 from doorward_server.service.decision_log import Recorder
 from doorward_server.service.finding import Found
 from doorward_server.service.guard import Caller
+from doorward_server.service.limiting import Charged
 from doorward_server.service.noticing import Noticing
 from doorward_server.service.questions import Ask
 
@@ -56,6 +58,14 @@ class Telling:
             about = (caller, found.subject, keyspace.name, action, path, decision.reason)
             self._counting.decided(*about, ask.client_ip[:LONGEST_ADDRESS], found.prefix, now)
         return ids
+
+    def charged(self, subject: Subject, question: Question, keyspace: Keyspace, charged: Charged) -> None:
+        """Note, for alerts, limits of which much is used. One comparison for each of which it is not."""
+        nearly = keyspace.sections.nearly
+        for it in charged.limits:
+            used = it.limit - it.remaining
+            if used * 100 >= nearly * it.limit:
+                self._noticing.nearly_used(subject, question, keyspace, (it.name, it.window), it.limit, used)
 
     def _notice(self, caller: Caller, ask: Ask, found: Found, handed: Handed, now: Instant) -> None:
         """Note, for alerts, what a call says of a credential: once, however many questions it asks."""
