@@ -339,9 +339,8 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
         store, catalog, guard, keys, mint, keyring.current.lookup, management, hashing, quotas, clock, random
     )
     batch_revokes, reveals = BatchRevokes(store, catalog, guard, clock), Reveals(store, catalog, keys, mint, clock)
-    directory = Directory(store, guard, clock)
+    directory, keyspaces = Directory(store, guard, clock), Keyspaces(store, catalog, guard, mint, clock)
     roles = Roles(store, catalog, guard, quotas, clock, random)
-    keyspaces = Keyspaces(store, catalog, guard, mint, clock)
     servicers = Servicers(
         keys=KeyServicer(keys, imports, batch_revokes, reveals, catalog, management, clock),
         authz=AuthzServicer(authorizer, Explainer(Asking(finder, guard), clock), lease.leasing, metrics),
