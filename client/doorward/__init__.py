@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from doorward.alerts import Alert, AlertKind, WatchedAlert
-from doorward.config import TLS
+from doorward.config import TLS, Cache
 from doorward.decision import (
     AccessibleResources,
     AllowedActions,
@@ -134,6 +134,7 @@ __all__ = [
     "AsyncClient",
     "Binding",
     "BuiltIn",
+    "Cache",
     "CacheInfo",
     "CallFailed",
     "CallerForbidden",

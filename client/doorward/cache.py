@@ -10,8 +10,8 @@ import os
 import threading
 import time
 import weakref
-from collections import deque
-from collections.abc import Callable, Hashable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count
 
@@ -21,14 +21,22 @@ from doorward.model import CacheInfo
 from doorward.v1 import authz_pb2 as pb
 
 MOST_KEYSPACES = 100
-"""Of whose decisions a cache may hold some: a ping names no more."""
+"""Of one organization, of whose decisions a cache may hold some: a ping names no more."""
+MOST_ORGANIZATIONS = 100
+"""In whose names leases are asked for, in turn; those that were asked about last."""
 MOST_HITS = 200
 """Kinds of answers that are reported in one message."""
+MOST_WAITING = 50_000
+"""Kinds of answers that wait to be reported. Hits of more are lost to usage, and counted as lost."""
+SOON = 0.02
+"""Seconds until the next ping, while there is more to report than one can hold."""
 LASTING = 1_000_000_000
 """Nanoseconds of a lease, until a server has said how long one lasts."""
 LOST_AFTER = 3
 """Leases without a pong after which a stream is taken for dead, whatever the network says."""
 
+PLAIN = frozenset((str, bool, int, float, type(None)))
+"""Types of arguments whose `repr` tells any two values apart, also 1, 1.0 and True."""
 Clock = Callable[[], int]
 _BOOT = getattr(time, "CLOCK_BOOTTIME", None)
 
@@ -79,6 +87,8 @@ class Asked:
     cache: DecisionCache
     key: Hashable
     call: Call
+    words: bytes | None = None
+    """What stands for the words in which it was asked."""
 
 
 class DecisionCache:
@@ -90,9 +100,11 @@ class DecisionCache:
     asks for more than a cache promises. Batches are not either: their answers are all as of one revision.
     """
 
-    def __init__(self, capacity: int, clock: Clock = boot_clock) -> None:
+    def __init__(self, capacity: int, clock: Clock = boot_clock, keyspaces: Iterable[str] = ()) -> None:
         self.capacity = capacity
         self._clock = clock
+        self._keyspaces = frozenset(keyspaces)
+        self._closed = False
         self.forget()
         _CACHES.add(self)
 
@@ -104,8 +116,10 @@ class DecisionCache:
         self._touched: deque[_Kept] = deque()
         self._hits, self._asked = _Tally(), _Tally()
         self._counted = [0, 0]
-        self._organization = ""
-        self._keyspaces: dict[str, None] = {}
+        self._worded: dict[bytes, Hashable] = {}
+        self._names: OrderedDict[str, dict[str, None]] = OrderedDict()
+        self._under_way: deque[tuple[int, int]] = deque()
+        self._lost = 0
         self._lasting = LASTING
         self._heard_at = 0
 
@@ -117,6 +131,22 @@ class DecisionCache:
             return None
         whole = request.SerializeToString(deterministic=True)
         return acting_for, hashlib.blake2b(whole, digest_size=32, key=self._key).digest()
+
+    def words(self, acting_for: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes | None:
+        """Return what stands for a question in the very words of its caller: much is saved if it need not be put into a
+        message. None if an argument is not plain, such as a dictionary.
+
+        Equal words make equal requests, because a request is made of nothing else.
+        """
+        if not PLAIN.issuperset(map(type, (*args, *kwargs.values()))):
+            return None
+        said = repr((acting_for, args, kwargs)).encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(said, digest_size=32, key=self._key).digest()
+
+    def find_said(self, words: bytes) -> Decision | None:
+        """As `find`, for a question that was asked in these words before. Takes no lock."""
+        key = self._worded.get(words)
+        return None if key is None else self.find(key)
 
     def find(self, key: Hashable) -> Decision | None:
         """Return the decision on a question, if it is known and the lease is live. Takes no lock."""
@@ -131,26 +161,45 @@ class DecisionCache:
         self._hits.note()
         return kept.decision
 
-    def begin(self, key: Hashable) -> Asked:
+    def begin(self, key: Hashable, words: bytes | None = None) -> Asked:
         """Take note of a question that is about to be sent; nobody joins one that began before theirs."""
         self._asked.note()
         with self._lock:
-            return Asked(self, key, self._leases.begin(self._clock()))
+            return Asked(self, key, self._leases.begin(self._clock()), words)
 
     def offer(
         self, asked: Asked, request: pb.AuthorizeRequest, answer: pb.AuthorizeResponse, decision: Decision
     ) -> bool:
-        """Remember the answer to *asked*, and return True, if that may be."""
+        """Remember the answer to *asked*, and return True, if that may be.
+
+        Whose key the caller may not know is not remembered: its hits could not be reported.
+        """
         lasting = answer.lease_cacheable_for.ToNanoseconds()
-        if lasting <= 0:
+        if lasting <= 0 or not answer.identity.key_id or self._closed:
             return False
         kept = _Kept(decision, _reported(request, answer))
         with self._lock:
-            if request.keyspace not in self._keyspaces and len(self._keyspaces) >= MOST_KEYSPACES:
+            if not self._name(request.organization, request.keyspace):
                 return False
-            self._organization = request.organization
-            self._keyspaces[request.keyspace] = None
-            return self._leases.offer(asked.key, kept, answer.revision, answer.depends_on, lasting, asked.call)
+            if not self._leases.offer(asked.key, kept, answer.revision, answer.depends_on, lasting, asked.call):
+                return False
+            if asked.words is not None:
+                if len(self._worded) >= 2 * self.capacity:
+                    self._worded = {}
+                self._worded[asked.words] = asked.key
+            return True
+
+    def _name(self, organization: str, keyspace: str) -> bool:
+        """See that pings name whose decisions are kept: only what the caller was just allowed to ask about."""
+        if self._keyspaces and keyspace not in self._keyspaces:
+            return False
+        named = self._names.setdefault(organization, {})
+        if keyspace not in named and len(named) >= MOST_KEYSPACES:
+            return False
+        named[keyspace] = None
+        if len(self._names) > MOST_ORGANIZATIONS:
+            self._names.popitem(last=False)
+        return True
 
     def info(self) -> CacheInfo:
         """Return what became of the questions so far."""
@@ -159,30 +208,65 @@ class DecisionCache:
                 it + more.take() for it, more in zip(self._counted, (self._hits, self._asked), strict=True)
             ]
             hits, asked = self._counted
-            return CacheInfo(hits, asked, len(self._leases), self.capacity, self._clock() < self._leases.until)
+            leased = self._clock() < self._leases.until
+            return CacheInfo(hits, asked, len(self._leases), self.capacity, leased, self._lost)
 
     # --- the stream ---------------------------------------------------------------------------------------------------
 
     @property
     def pause(self) -> float:
         """Seconds until the next ping is due."""
-        return self._lasting / 2 / 1e9
+        return SOON if len(self._touched) >= MOST_HITS else self._lasting / 2 / 1e9
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there was an answer that a lease would be good for."""
+        return bool(self._names)
 
     def connected(self) -> None:
         """Take note of a new stream, before anything is sent on it."""
         with self._lock:
             self._leases.connected()
+            self._worded = {}
+            self._lose()
             self._heard_at = self._clock()
+
+    def refused(self) -> None:
+        """Take note that the caller may not have the lease that it asked for: all is forgotten, and what the next one
+        is asked for will be learned anew, from answers that it is still given.
+        """
+        with self._lock:
+            self._leases.clear()
+            self._worded = {}
+            self._names.clear()
+
+    def finished(self) -> None:
+        """Take note that the server has read all that was said, up to the end of the stream."""
+        with self._lock:
+            self._under_way.clear()
+
+    def close(self) -> None:
+        """Give no more answers; what no server has confirmed to have heard of is lost."""
+        self._closed = True
+        with self._lock:
+            self._leases.clear()
+            self._worded = {}
+            self._lose()
 
     def ping(self) -> pb.LeaseRequest:
         """Return what to send, at once: a ping, and the hits since the last."""
-        hits = self._taken()
         with self._lock:
+            hits = self._taken()
             ping = self._leases.ping(self._clock())
+            if hits:
+                self._under_way.append((ping.sequence, sum(hit.count for hit in hits)))
+            organization, keyspaces = self._names.popitem(last=False) if self._names else ("", {})
+            if keyspaces:
+                self._names[organization] = keyspaces  # the others' turns come first
             return pb.LeaseRequest(
                 ping=pb.LeaseRequest.Ping(sequence=ping.sequence, applied_revision=ping.applied),
-                organization=self._organization,
-                keyspaces=self._keyspaces,
+                organization=organization,
+                keyspaces=keyspaces,
                 hits=hits,
             )
 
@@ -197,6 +281,8 @@ class DecisionCache:
             self._lasting = pong.max_staleness.ToNanoseconds()
             self._heard_at = now
             self._leases.ponged(pong.sequence, pong.revision, self._lasting, now)
+            while self._under_way and self._under_way[0][0] <= pong.sequence:
+                self._under_way.popleft()
             return False
 
     def overdue(self) -> bool:
@@ -208,7 +294,13 @@ class DecisionCache:
         return bool(self._touched)
 
     def _taken(self) -> list[pb.LeaseRequest.Hits]:
-        """Return the hits to report. Once taken they are gone: better some uncounted than some counted twice."""
+        """Return the hits to report. What waits for its turn is kept, over any number of streams. What is on its way
+        when a stream breaks is not sent again, and counts as lost: better some uncounted than some counted twice.
+        """
+        while len(self._touched) > MOST_WAITING:
+            kept = self._touched.popleft()
+            kept.waits = False
+            self._lost += kept.take()
         hits: list[pb.LeaseRequest.Hits] = []
         while self._touched and len(hits) < MOST_HITS:
             kept = self._touched.popleft()
@@ -220,6 +312,10 @@ class DecisionCache:
                 hit.last_at.FromNanoseconds(kept.last_at)
                 hits.append(hit)
         return hits
+
+    def _lose(self) -> None:
+        self._lost += sum(count for _, count in self._under_way)
+        self._under_way.clear()
 
 
 def _reported(request: pb.AuthorizeRequest, answer: pb.AuthorizeResponse) -> pb.LeaseRequest.Hits:

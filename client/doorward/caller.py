@@ -14,7 +14,7 @@ from doorward.calls import Call, Stream
 from doorward.calls.authz import Deciding
 from doorward.calls.decided import read_decision
 from doorward.channels import DECISIONS, C, Pool
-from doorward.config import TLS, Settings
+from doorward.config import TLS, Cache, Settings
 from doorward.decision import Decision
 from doorward.errors import CallFailed, Misconfigured
 from doorward.keeping import LeasedByTask, LeasedByThread, bearer
@@ -31,7 +31,7 @@ class Caller(Generic[C]):
     """Whom to call, as whom, over what, and how long to wait: what both clients have."""
 
     _open_pool: Callable[[Settings, int], Pool[C]]
-    _open_cache: Callable[[Pool[C], Settings, int], Any]
+    _open_cache: Callable[[Pool[C], Settings, Cache], Any]
     _cached: LeasedByThread | LeasedByTask | None
 
     def __init__(
@@ -44,7 +44,7 @@ class Caller(Generic[C]):
         channels: int = 1,
         authorize_timeout: float = AUTHORIZE_TIMEOUT,
         timeout: float = TIMEOUT,
-        cache: int = 0,
+        cache: int | Cache = 0,
     ) -> None:
         """Make a client that calls *target* with a key of the keyspace `doorward`. Nothing is opened before a call.
 
@@ -53,7 +53,7 @@ class Caller(Generic[C]):
         that decide wait by default, `timeout` how many the others do. With `cache`, up to so many decisions are
         remembered (some 2 KiB each) and given again without a call while they are true: as soon as a change that ends
         one has returned, on whatever server, it is gone from here. That takes a stream of its own, and the permission
-        `decisions:lease`. Raises Misconfigured.
+        `decisions:lease`; a Cache instead of a number says more. Raises Misconfigured.
         """
         self._set_up(config.check(target, key, tls, insecure), channels, authorize_timeout, timeout, cache)
 
@@ -65,7 +65,7 @@ class Caller(Generic[C]):
         channels: int = 1,
         authorize_timeout: float = AUTHORIZE_TIMEOUT,
         timeout: float = TIMEOUT,
-        cache: int = 0,
+        cache: int | Cache = 0,
     ) -> Self:
         """Make a client as the environment says. Raises Misconfigured with everything that is wrong.
 
@@ -77,18 +77,23 @@ class Caller(Generic[C]):
         caller._set_up(config.from_env(environ), channels, authorize_timeout, timeout, cache)
         return caller
 
-    def _set_up(self, settings: Settings, channels: int, authorize_timeout: float, timeout: float, cache: int) -> None:
-        if channels < 1 or not authorize_timeout > 0 or not timeout > 0 or cache < 0:
+    def _set_up(
+        self, settings: Settings, channels: int, authorize_timeout: float, timeout: float, cache: int | Cache
+    ) -> None:
+        caching = Cache(cache) if isinstance(cache, int) else cache
+        if channels < 1 or not authorize_timeout > 0 or not timeout > 0 or caching.size < 0:
             raise Misconfigured(
                 ["channels, authorize_timeout and timeout must be positive, cache must not be negative"]
             )
+        if isinstance(caching.keyspaces, str):
+            raise Misconfigured(["cache: keyspaces must be a list of names, e.g. ['aiia']"])
         self._settings = settings
         self._authorize_timeout = authorize_timeout
         self._timeout = timeout
         self._acting_for = ""
         self._pool = type(self)._open_pool(settings, channels)
         self._outage = Outage()
-        self._cached = type(self)._open_cache(self._pool, settings, cache) if cache else None
+        self._cached = type(self)._open_cache(self._pool, settings, caching) if caching.size else None
 
     def acting_for(self, principal: str) -> Self:
         """Return a view of this client whose calls are made for a principal ("acme/alice") that you have signed in.
@@ -115,7 +120,15 @@ class Caller(Generic[C]):
         own = bearer(self._settings)
         return [own, ("doorward-acting-for", self._acting_for)] if self._acting_for else [own]
 
-    def _look(self, request: authz_pb2.AuthorizeRequest) -> Decision | Asked | None:
+    def _recall(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> tuple[Decision | None, bytes | None]:
+        """Return the decision on a question that was asked in the same words before, and what stands for those."""
+        if self._cached is None:
+            return None, None
+        cache = self._cached.decisions()
+        words = cache.words(self._acting_for, args, kwargs)
+        return (None if words is None else cache.find_said(words)), words
+
+    def _look(self, request: authz_pb2.AuthorizeRequest, words: bytes | None) -> Decision | Asked | None:
         """Return the decision that is remembered, or what a new one is to be remembered under; None: it is not."""
         if self._cached is None:
             return None
@@ -124,10 +137,7 @@ class Caller(Generic[C]):
         if key is None:
             return None
         found = cache.find(key)
-        if found is None:
-            self._cached.start()
-            return cache.begin(key)
-        return found
+        return cache.begin(key, words) if found is None else found
 
     def _learned(self, question: Deciding, answer: authz_pb2.AuthorizeResponse, asked: Asked | None) -> Decision:
         """Return what a server has decided, once what may be remembered is."""
@@ -135,6 +145,8 @@ class Caller(Generic[C]):
         self._outage.heard(question.request, answer)
         if asked is not None:
             asked.cache.offer(asked, question.request, answer, decision)
+            if asked.cache.wanted and self._cached is not None:
+                self._cached.start()
         return question.check(decision)
 
     def _assumed(self, question: Deciding, failed: CallFailed) -> Decision | None:

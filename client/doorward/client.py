@@ -57,7 +57,7 @@ class Client(Caller[grpc.Channel]):
     _cached: LeasedByThread | None
 
     authorize = decided(authz.authorize)
-    require = decided(authz.require)
+    require = decided(authz.require, authz.allowed)
     batch_authorize = call(authz.batch_authorize)
     introspect = call(authz.introspect)
     explain_authorization = call(listing.explain_authorization)
@@ -170,8 +170,8 @@ class Client(Caller[grpc.Channel]):
             return call.read(answer)
         raise failed  # out here it has no context: nothing of the call hangs on to it
 
-    def _decide(self, question: Deciding) -> Decision:
-        asked = self._look(question.request)
+    def _decide(self, question: Deciding, words: bytes | None) -> Decision:
+        asked = self._look(question.request, words)
         if isinstance(asked, Decision):
             return question.check(asked)
         try:
@@ -220,7 +220,7 @@ class AsyncClient(Caller[grpc.aio.Channel]):
     _cached: LeasedByTask | None
 
     authorize = adecided(authz.authorize)
-    require = adecided(authz.require)
+    require = adecided(authz.require, authz.allowed)
     batch_authorize = acall(authz.batch_authorize)
     introspect = acall(authz.introspect)
     explain_authorization = acall(listing.explain_authorization)
@@ -341,8 +341,8 @@ class AsyncClient(Caller[grpc.aio.Channel]):
             await self._ask(call.opening)
         raise failed  # out here it has no context: nothing of the call hangs on to it
 
-    async def _decide(self, question: Deciding) -> Decision:
-        asked = self._look(question.request)
+    async def _decide(self, question: Deciding, words: bytes | None) -> Decision:
+        asked = self._look(question.request, words)
         if isinstance(asked, Decision):
             return question.check(asked)
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -28,6 +28,18 @@ class TLS:
     ca: str | os.PathLike[str] | bytes | None = None
     certificate: str | os.PathLike[str] | bytes | None = None
     private_key: str | os.PathLike[str] | bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """How a client remembers decisions: up to `size` of them, 0 for none, some 2 KiB each.
+
+    Those of `keyspaces` only, if any are named: do so where the client's own key may lease (`decisions:lease`) fewer
+    keyspaces than it may ask about.
+    """
+
+    size: int = 10_000
+    keyspaces: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

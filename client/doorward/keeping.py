@@ -1,8 +1,11 @@
 """Keeping a cache of decisions fresh: the `Lease` stream, once for threads and once for asyncio.
 
-Decisions may come from any replica and the lease from another one. That is right all the same: a change that was waited
-for has been acknowledged by every replica, each of them for the caches that it leases, and an answer that is older than
-what its stream has told is not kept (`doorward.leases`).
+Decisions may come from any replica and the lease from another one. That is right all the same: a revision is the
+store's, so it means the same on both. An answer of a replica that is behind the stream is below the stream's floor, or
+older than an invalidation that was told and has left its tombstone: it is not kept (`doorward.leases`). An answer of
+one that is ahead has seen every change up to its revision, so what the stream will tell of those may pass it by; of
+each later one the stream tells before it proves anything newer, and whoever made that change, on whatever replica,
+waits for this client's acknowledgement or the end of its lease.
 """
 
 from __future__ import annotations
@@ -22,15 +25,19 @@ import grpc
 from doorward import status
 from doorward.cache import DecisionCache
 from doorward.channels import PATHS, Connection, Pool
-from doorward.config import Settings
-from doorward.errors import CallFailed, PermissionDenied, Unauthenticated
+from doorward.config import Cache, Settings
+from doorward.errors import CallFailed
 from doorward.model import CacheInfo
 from doorward.v1 import authz_pb2 as pb
 
 SHORTEST, LONGEST = 0.05, 1.0
 """Seconds between two streams: doubled each time that none came about, and never in step with other clients."""
+REFUSALS = frozenset(("UNAUTHENTICATED", "PERMISSION_DENIED", "INVALID_ARGUMENT", "UNIMPLEMENTED"))
+"""What will be the answer the next time, too, until somebody changes something."""
 REFUSED = 10.0
 """Seconds until it is tried again where the caller may not have a lease."""
+MOMENT = 0.2
+"""Seconds that the last hits get to leave before a fork."""
 FAREWELL = 1.0
 """Seconds that the last hits get to leave when a client closes."""
 _log = logging.getLogger("doorward")
@@ -40,7 +47,8 @@ Metadata = Callable[[], list[tuple[str, str | bytes]]]
 class _Pause:
     """How long to wait before the next stream, and what to say of the end of the last."""
 
-    def __init__(self) -> None:
+    def __init__(self, cache: DecisionCache) -> None:
+        self._cache = cache
         self._seconds = SHORTEST
         self._said = False
 
@@ -50,9 +58,14 @@ class _Pause:
 
     def after(self, failed: CallFailed | None) -> float:
         """Return for how many seconds to wait. A refusal is logged, once: nothing is answered from memory then."""
-        if isinstance(failed, PermissionDenied | Unauthenticated):
+        if failed is not None and failed.code in REFUSALS:
+            self._cache.refused()
             if not self._said:
-                _log.warning("decisions are not cached, every question goes to the server: %s", failed.message)
+                _log.warning(
+                    "decisions are not cached, every question goes to the server: %s Give the client's key the role "
+                    "`backend` on every keyspace it asks about, or name those it may lease: Cache(keyspaces=[...])",
+                    failed.message,
+                )
             self._said = True
             return REFUSED
         seconds, self._seconds = self._seconds, min(LONGEST, self._seconds * 2)
@@ -115,9 +128,26 @@ class LeaseThread:
         if thread is not None:
             thread.join(FAREWELL)
         self.stop()
+        self._cache.close()
+
+    def rest(self) -> bool:
+        """End the stream for a moment, as a fork needs it; tell whether there was one. `forget`, then `start`, go on.
+
+        Measured on grpcio 1.78: where a child is made while a thread waits in a stream, calls of the child fail, and
+        the parent can crash. Not so with GRPC_POLL_STRATEGY=poll: it seems that both wait on one epoll set.
+        """
+        thread = self._thread
+        if thread is None or self._stopping.is_set():
+            return False
+        self._stopping.set()
+        self._woken.set()
+        thread.join(MOMENT)
+        self.stop()
+        thread.join(FAREWELL)
+        return True
 
     def _run(self) -> None:
-        pause = _Pause()
+        pause = _Pause(self._cache)
         while not self._stopping.is_set():
             failed: CallFailed | None = None
             try:
@@ -127,6 +157,8 @@ class LeaseThread:
             except (RuntimeError, ValueError):  # the connections were closed under it
                 return
             self._stopping.wait(pause.after(failed))
+            while not (self._cache.wanted or self._stopping.is_set()):
+                self._stopping.wait(LONGEST)
 
     def _converse(self, pause: _Pause) -> None:
         over, woken = threading.Event(), threading.Event()
@@ -138,8 +170,11 @@ class LeaseThread:
                 pause.began()
                 if self._cache.received(told):
                     woken.set()
+            if self._stopping.is_set():
+                self._cache.finished()
         finally:
             over.set()
+            woken.set()
             call.cancel()
 
     def _pings(self, over: threading.Event, woken: threading.Event) -> Iterator[pb.LeaseRequest]:
@@ -150,7 +185,7 @@ class LeaseThread:
                 return
             woken.wait(0 if self._stopping.is_set() else self._cache.pause)
             woken.clear()
-            if self._cache.overdue():
+            if not over.is_set() and self._cache.overdue():
                 call = self._call
                 if call is not None:
                     call.cancel()
@@ -183,9 +218,18 @@ class LeaseTask:
             await asyncio.wait((self._task,), timeout=FAREWELL)
             self._task.cancel()
             await asyncio.wait((self._task,))
+        self._cache.close()
+
+    def abandon(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End the task, which is *loop*'s, from wherever this is called, without waiting for it."""
+        self._stopping = True
+        self._cache.close()
+        if self._task is not None:
+            with contextlib.suppress(RuntimeError):  # that loop is closed, and the task ended with it
+                loop.call_soon_threadsafe(self._task.cancel)
 
     async def _run(self) -> None:
-        pause = _Pause()
+        pause = _Pause(self._cache)
         while not self._stopping:
             failed: CallFailed | None = None
             try:
@@ -194,11 +238,16 @@ class LeaseTask:
                 failed = status.read(error)
             except (RuntimeError, grpc.aio.UsageError):  # the connections were closed under it
                 return
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause.after(failed)):
-                    while not self._stopping:
-                        await self._woken.wait()
-                        self._woken.clear()
+            await self._rest(pause.after(failed))
+            while not (self._cache.wanted or self._stopping):
+                await self._rest(LONGEST)
+
+    async def _rest(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self._stopping:
+                    await self._woken.wait()
+                    self._woken.clear()
 
     async def _converse(self, pause: _Pause) -> None:
         self._cache.connected()
@@ -209,6 +258,13 @@ class LeaseTask:
                 pause.began()
                 if self._cache.received(told):
                     self._woken.set()
+            if self._stopping:
+                self._cache.finished()
+        except asyncio.CancelledError:
+            # A call that is given up says so in the same way as a task that is to end.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
         finally:
             call.cancel()
 
@@ -231,8 +287,8 @@ class LeaseTask:
 class LeasedByThread:
     """A cache of decisions for threads, and what keeps it fresh as long as somebody holds on to this."""
 
-    def __init__(self, pool: Pool[grpc.Channel], settings: Settings, capacity: int) -> None:
-        self._decisions = DecisionCache(capacity)
+    def __init__(self, pool: Pool[grpc.Channel], settings: Settings, caching: Cache) -> None:
+        self._decisions = DecisionCache(caching.size, keyspaces=caching.keyspaces)
         self._keeper = LeaseThread(self._decisions, pool.next, lambda: [bearer(settings)])
         self.start = self._keeper.start
         self.close = self._keeper.close
@@ -250,19 +306,22 @@ class LeasedByThread:
 class LeasedByTask:
     """A cache of decisions for asyncio, and what keeps it fresh: anew in each event loop, as the connections are."""
 
-    def __init__(self, pool: Pool[grpc.aio.Channel], settings: Settings, capacity: int) -> None:
+    def __init__(self, pool: Pool[grpc.aio.Channel], settings: Settings, caching: Cache) -> None:
         self._pool = pool
         self._settings = settings
-        self._capacity = capacity
+        self._caching = caching
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._decisions = DecisionCache(capacity)
+        self._keeper: LeaseTask
+        self._decisions = DecisionCache(caching.size, keyspaces=caching.keyspaces)
 
     def decisions(self) -> DecisionCache:
         """Return the cache of the running event loop."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
+            if self._loop is not None:
+                self._keeper.abandon(self._loop)
             self._loop = loop
-            self._decisions = DecisionCache(self._capacity)
+            self._decisions = DecisionCache(self._caching.size, keyspaces=self._caching.keyspaces)
             self._keeper = LeaseTask(self._decisions, self._pool.next, lambda: [bearer(self._settings)])
         return self._decisions
 
@@ -275,9 +334,11 @@ class LeasedByTask:
         return self._decisions.info()
 
     async def close(self) -> None:
-        """End what keeps it fresh, if it belongs to the running event loop; else that ended with its own."""
+        """End what keeps it fresh; only if it belongs to the running event loop, with a last report."""
         if self._loop is asyncio.get_running_loop():
             await self._keeper.close()
+        elif self._loop is not None:
+            self._keeper.abandon(self._loop)
 
 
 def bearer(settings: Settings) -> tuple[str, str | bytes]:
@@ -288,10 +349,25 @@ def bearer(settings: Settings) -> tuple[str, str | bytes]:
 _KEEPERS: weakref.WeakSet[LeaseThread] = weakref.WeakSet()
 
 
+_RESTING: list[LeaseThread] = []
+
+
+def _before_fork() -> None:
+    _RESTING[:] = [keeper for keeper in list(_KEEPERS) if keeper.rest()]
+
+
+def _after_fork_in_parent() -> None:
+    for keeper in _RESTING:
+        keeper.forget()
+        keeper.start()
+    _RESTING.clear()
+
+
 def _after_fork_in_child() -> None:
+    _RESTING.clear()
     for keeper in list(_KEEPERS):
         keeper.forget()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from doorward.calls import A, Call, Feed, Pages, Streams, T
-from doorward.calls.authz import Deciding
+from doorward.calls.authz import Check, Deciding, as_it_is
 from doorward.decision import Decision
 
 if TYPE_CHECKING:
@@ -40,11 +40,12 @@ def call(describe: Callable[P, Call[A, T]]) -> Callable[Concatenate[Client, P], 
     return _dressed(method, describe, "{}")
 
 
-def decided(describe: Callable[P, Deciding]) -> Callable[Concatenate[Client, P], Decision]:
-    """A method that asks whether somebody may."""
+def decided(describe: Callable[P, Deciding], check: Check = as_it_is) -> Callable[Concatenate[Client, P], Decision]:
+    """A method that asks whether somebody may. *check* is that of what *describe* returns."""
 
     def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Decision:
-        return self._decide(describe(*args, **kwargs))
+        found, words = self._recall(args, kwargs)
+        return self._decide(describe(*args, **kwargs), words) if found is None else check(found)
 
     return _dressed(method, describe, "Decision")
 
@@ -85,11 +86,14 @@ def acall(describe: Callable[P, Call[A, T]]) -> Callable[Concatenate[AsyncClient
     return _dressed(method, describe, "{}")
 
 
-def adecided(describe: Callable[P, Deciding]) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, Decision]]:
+def adecided(
+    describe: Callable[P, Deciding], check: Check = as_it_is
+) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, Decision]]:
     """`decided` for AsyncClient."""
 
     async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> Decision:
-        return await self._decide(describe(*args, **kwargs))
+        found, words = self._recall(args, kwargs)
+        return await self._decide(describe(*args, **kwargs), words) if found is None else check(found)
 
     return _dressed(method, describe, "Decision")
 

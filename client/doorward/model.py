@@ -387,3 +387,5 @@ class CacheInfo:
     capacity: int
     leased: bool
     """Whether answers may come from memory at this moment."""
+    lost: int = 0
+    """Of the hits, those that usage will never count: their report was on its way when a stream broke."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
+import weakref
 from collections import Counter, OrderedDict
 
 from doorward.calls.authz import OnUnavailable
@@ -20,9 +22,14 @@ class Outage:
     """Remembers which keyspaces permit consent without an answer, and counts what was assumed. For any thread."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._permits: OrderedDict[str, bool] = OrderedDict()
         self._assumed: Counter[str] = Counter()
+        self.unlock()
+        _OUTAGES.add(self)
+
+    def unlock(self) -> None:
+        """Have a lock that nobody holds: at first, and in a forked child, where no thread is left that could let go."""
+        self._lock = threading.Lock()
 
     def heard(self, request: pb.AuthorizeRequest, answer: pb.AuthorizeResponse) -> None:
         """Take note of what an answer says of its keyspace: the last word counts."""
@@ -61,3 +68,15 @@ class Outage:
         """Return how many answers were assumed, by what they were: "deny", "allow"."""
         with self._lock:
             return dict(self._assumed)
+
+
+_OUTAGES: weakref.WeakSet[Outage] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for outage in list(_OUTAGES):
+        outage.unlock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import pickle
 import threading
+from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
@@ -14,12 +17,15 @@ from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from doorward import HttpRequest, Secret, SentRelation
 from doorward import cache as cache_module
 from doorward.cache import MOST_HITS, DecisionCache
+from doorward.calls import authz
 from doorward.calls.decided import read_decision
 from doorward.v1 import authz_pb2 as pb
 
 SECOND = 1_000_000_000
+BERLIN = ZoneInfo("Europe/Berlin")
 TEXTS = st.text(st.sampled_from("ab/:#@ \x00é"), max_size=4)
 SCALARS: dict[int, st.SearchStrategy[Any]] = {
     FieldDescriptor.TYPE_STRING: TEXTS,
@@ -286,3 +292,146 @@ def test_a_shared_answer_cannot_be_changed() -> None:
             change()
     assert (metadata, json.dumps(metadata)) == ({"team": "red"}, '{"team": "red"}')
     assert pickle.loads(pickle.dumps(metadata)) == {"team": "red"}
+
+
+# --- the words of a question ------------------------------------------------------------------------------------------
+
+VALUES: dict[str, tuple[Any, Any]] = {
+    "dry_run": (True, False),
+    "timeout": (1, 2),
+    "http": (HttpRequest({"x": "1"}), HttpRequest({"x": "2"})),
+    "attributes": ({"open": 1}, {"open": True}),
+    "facts": ({"mfa": 1}, {"mfa": 1.0}),
+    "relations": ([SentRelation("a")], [SentRelation("b")]),
+    "at": (datetime(2026, 10, 25, 2, 30, tzinfo=BERLIN), datetime(2026, 10, 25, 2, 30, tzinfo=BERLIN, fold=1)),
+}
+"""Two values of each argument that is not a text; some look alike to Python, and are not."""
+
+
+@pytest.mark.parametrize("name", inspect.signature(authz.authorize).parameters)
+def test_words_tell_every_argument_apart(name: str) -> None:
+    """Also one that is added tomorrow. None stands for "look at the request", which tells all apart."""
+    cache = DecisionCache(10)
+    one, other = (cache.words("", (), {name: value}) for value in VALUES.get(name, ("a", "b")))
+    assert one is None or one != other
+    assert cache.words("", (), {name: None}) != cache.words("", (), {})
+
+
+def test_words_tell_apart_what_looks_alike() -> None:
+    cache = DecisionCache(10)
+    alike = [("", ("a",), {}), ("a", (), {}), ("", (), {"a": "a"}), ("", ("a", "a"), {}), ("", ("a', 'a",), {})]
+    alike += [("", (), {"consistency": value}) for value in (1, True, 1.0, "1")]  # type: ignore[dict-item]
+    assert len({cache.words(*it) for it in alike}) == len(alike)
+    assert DecisionCache(10).words(*alike[0]) != cache.words(*alike[0])  # nobody can look for a text outside of here
+
+
+def test_a_secret_is_no_plain_word() -> None:
+    assert DecisionCache(10).words("", (Secret("hush"),), {}) is None
+
+
+# --- what the server hears --------------------------------------------------------------------------------------------
+
+
+def test_whose_key_may_not_be_known_is_not_kept() -> None:
+    """Its hits would be reported about no key, which ends the stream."""
+    cache, _ = leased()
+    nobody = answer()
+    nobody.ClearField("identity")
+    assert cache.find(keep(cache, question(), nobody)) is None
+    assert not cache.wanted
+
+
+def test_pings_name_only_what_was_asked_about_together() -> None:
+    cache, _ = leased()
+    for organization, keyspace in (("acme", "aiia"), ("globex", "fegura"), ("acme", "faction")):
+        request = question(keyspace=keyspace)
+        request.organization = organization
+        keep(cache, request)
+    named = [(told.organization, set(told.keyspaces)) for told in (cache.ping() for _ in range(4))]
+    assert named == [("acme", {"aiia", "faction"}), ("globex", {"fegura"})] * 2
+
+
+def test_so_many_organizations_are_named_and_no_more() -> None:
+    cache, _ = leased(1000)
+    for number in range(cache_module.MOST_ORGANIZATIONS + 5):
+        request = question()
+        request.organization = f"o{number}"
+        keep(cache, request)
+    named = {cache.ping().organization for _ in range(2 * cache_module.MOST_ORGANIZATIONS)}
+    assert named == {f"o{number}" for number in range(5, cache_module.MOST_ORGANIZATIONS + 5)}
+    assert cache.info().size == cache_module.MOST_ORGANIZATIONS + 5
+
+
+def test_after_a_refusal_nothing_is_left_and_nothing_asked_for() -> None:
+    """Else a keyspace that the caller may not lease any more would keep it from all others for good."""
+    cache, _ = leased()
+    key = keep(cache, question())
+    cache.refused()
+    assert cache.find(key) is None
+    assert not cache.wanted
+    assert not cache.ping().keyspaces
+
+
+def test_of_other_keyspaces_than_those_named_nothing_is_kept() -> None:
+    clock = Clock()
+    cache = DecisionCache(10, clock, keyspaces=["aiia"])
+    cache.connected()
+    cache.received(pong(cache.ping().ping.sequence, 7))
+    assert cache.find(keep(cache, question(keyspace="fegura"))) is None
+    assert cache.find(keep(cache, question()))
+
+
+def test_a_closed_cache_gives_and_keeps_nothing() -> None:
+    cache, _ = leased()
+    key = keep(cache, question())
+    cache.close()
+    assert cache.find(key) is None
+    cache.connected()
+    cache.received(pong(cache.ping().ping.sequence, 7))
+    assert cache.find(keep(cache, question())) is None
+
+
+def test_hits_whose_report_was_not_confirmed_when_the_stream_broke_are_lost_and_counted() -> None:
+    cache, _ = leased()
+    key = keep(cache, question())
+    cache.find(key)
+    confirmed = cache.ping()
+    cache.received(pong(confirmed.ping.sequence, 7))
+    cache.connected()
+    assert cache.info().lost == 0
+    cache.received(pong(cache.ping().ping.sequence, 7))
+    key = keep(cache, question())
+    for _ in range(3):
+        cache.find(key)
+    cache.ping()
+    cache.connected()
+    assert cache.info().lost == 3
+    assert not cache.ping().hits
+
+
+def test_hits_that_were_not_sent_yet_survive_the_end_of_a_stream() -> None:
+    cache, _ = leased()
+    cache.find(keep(cache, question()))
+    cache.connected()
+    assert [hit.count for hit in cache.ping().hits] == [1]
+    assert cache.info().lost == 0
+
+
+def test_what_waits_to_be_reported_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_module, "MOST_WAITING", 3)
+    cache, _ = leased()
+    for number in range(5):
+        cache.find(keep(cache, question(str(number))))
+    assert len(cache.ping().hits) == 3
+    assert cache.info().lost == 2
+
+
+def test_pings_come_sooner_while_there_is_more_to_report() -> None:
+    cache, _ = leased(1000)
+    assert cache.pause == 0.5
+    for number in range(2 * MOST_HITS + 1):
+        cache.find(keep(cache, question(str(number))))
+    cache.ping()
+    assert cache.pause == cache_module.SOON
+    cache.ping()
+    assert cache.pause == 0.5

@@ -45,7 +45,7 @@ def test_all_holds_every_public_name() -> None:
         for name, kind in vars(module).items()
         if inspect.isclass(kind) and kind.__module__ == module.__name__
     }
-    assert set(names) == defined | {"AsyncClient", "Client", "Secret", "TLS"}
+    assert set(names) == defined | {"AsyncClient", "Cache", "Client", "Secret", "TLS"}
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -78,7 +78,7 @@ class Shop:
         self.tenant = new_tenant(server)
         self.keyspace = unique("shop")
         more = "".join(f"{word}: {value}\n" for word, value in words.items())
-        self.tenant.root.keyspaces.ApplyKeyspace(_applied(shop(self.keyspace) + more))
+        self.tenant.root.keyspaces.ApplyKeyspace(applied(shop(self.keyspace) + more))
         self.held = self.tenant.key(self.keyspace, ceiling=2, scopes=["reader"])
 
     def ask(self, client: Client, **more: Any) -> Any:
@@ -89,7 +89,7 @@ class Shop:
         return self.tenant.get(self.held.id).last_used_at.seconds
 
 
-def _applied(source: str) -> Any:
+def applied(source: str) -> Any:
     from doorward.v1 import keyspaces_pb2
 
     return keyspaces_pb2.ApplyKeyspaceRequest(source=source)
@@ -109,7 +109,7 @@ def test_for_asyncio_it_is_the_same(stall: Shop) -> None:
                     stall.held.text, keyspace=stall.keyspace, action="things:read", organization=stall.tenant.id
                 )
 
-            await _remembered(client, ask)
+            await remembered(client, ask)
             reasons = [str((await ask()).reason)]
             await asyncio.to_thread(stall.tenant.revoke, stall.held.id)
             return [*reasons, str((await ask()).reason)]
@@ -117,7 +117,7 @@ def test_for_asyncio_it_is_the_same(stall: Shop) -> None:
     assert asyncio.run(scenario()) == ["ALLOWED", "KEY_REVOKED"]
 
 
-async def _remembered(client: AsyncClient, ask: Callable[[], Awaitable[object]]) -> None:
+async def remembered(client: AsyncClient, ask: Callable[[], Awaitable[object]]) -> None:
     async with asyncio.timeout(60):
         while True:
             before = client.cache_info()
@@ -201,15 +201,15 @@ def test_without_a_lease_it_asks(stall: Shop) -> None:
     with Client(stall.server.target, stall.server.root, cache=100) as client:
         remembers(client, lambda: stall.ask(client))
         with blocked_tail(stall.server):
-            until(lambda: not _info(client).leased)
-            before = _info(client)
+            until(lambda: not info_of(client).leased)
+            before = info_of(client)
             assert stall.ask(client).allowed
-            after = _info(client)
+            after = info_of(client)
         assert (after.hits, after.asked) == (before.hits, before.asked + 1)
         remembers(client, lambda: stall.ask(client))
 
 
-def _info(client: Client) -> Any:
+def info_of(client: Client) -> Any:
     info = client.cache_info()
     assert info is not None
     return info
@@ -233,7 +233,7 @@ def test_who_may_not_have_a_lease_asks_every_time(stall: Shop, caplog: pytest.Lo
             assert stall.ask(client).allowed
             until(lambda: "decisions are not cached" in caplog.text)
             assert stall.ask(client).allowed
-            assert (_info(client).hits, _info(client).size, _info(client).leased) == (0, 0, False)
+            assert (info_of(client).hits, info_of(client).size, info_of(client).leased) == (0, 0, False)
     assert stall.held.text not in caplog.text
     assert mine.text not in caplog.text
 
@@ -246,7 +246,7 @@ def test_when_no_server_answers_it_says_so_or_what_the_caller_chose(
         client = Client(server.target, server.root, cache=100)
         remembers(client, lambda: open_shop.ask(client))
         assert shut.ask(client).allowed
-    until(lambda: not _info(client).leased)
+    until(lambda: not info_of(client).leased)
     with pytest.raises(Unavailable):
         open_shop.ask(client)
     for wanted in ("deny", "allow"):
@@ -271,7 +271,7 @@ def test_several_connections_to_several_replicas_share_one_lease(both: Pair) -> 
     """The answers come from either replica, the lease from one."""
     tenant = new_tenant(both.one)
     keyspace = unique("shop")
-    tenant.root.keyspaces.ApplyKeyspace(_applied(shop(keyspace)))
+    tenant.root.keyspaces.ApplyKeyspace(applied(shop(keyspace)))
     target = f"ipv4:127.0.0.1:{both.one.port},127.0.0.1:{both.other.port}"
     with Client(target, both.one.root, channels=2, insecure=True, cache=100) as client:
         for _ in range(5):
@@ -292,7 +292,7 @@ def test_a_forked_child_starts_with_nothing(stall: Shop) -> None:
             empty = info is not None and (info.hits, info.size, info.leased) == (0, 0, False)
             os._exit(7 if empty else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-        assert _info(client).size == 1
+        remembers(client, lambda: stall.ask(client))  # the parent goes on, on a new stream
 
 
 def held_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
@@ -320,10 +320,10 @@ def test_a_client_that_joined_calls_would_be_found(stall: Shop, monkeypatch: pyt
     running: dict[Any, Any] = {}
     decide = Client._decide
 
-    def joining(self: Client, question: Any) -> Any:
+    def joining(self: Client, question: Any, words: bytes | None) -> Any:
         key = question.request.SerializeToString(deterministic=True)
         if key not in running or running[key].done():
-            running[key] = ThreadPoolExecutor(1).submit(decide, self, question)
+            running[key] = ThreadPoolExecutor(1).submit(decide, self, question, words)
         return running[key].result(60)
 
     monkeypatch.setattr(Client, "_decide", joining)

@@ -22,6 +22,14 @@ OnUnavailable = Literal["raise", "deny", "allow"]
 """What to take for an answer where no server can be asked."""
 
 
+Check = Callable[[Decision], Decision]
+
+
+def as_it_is(decision: Decision) -> Decision:
+    """Return a decision, whatever it is."""
+    return decision
+
+
 @dataclass(frozen=True, slots=True)
 class Deciding:
     """A question that may be answered from a cache, or without an answer."""
@@ -29,7 +37,7 @@ class Deciding:
     request: pb.AuthorizeRequest = field(repr=False)  # it holds a credential
     timeout: float | None
     on_unavailable: OnUnavailable
-    check: Callable[[Decision], Decision] = lambda decision: decision
+    check: Check = as_it_is
     """What is done to the decision wherever it comes from; it may raise."""
 
     @property
@@ -102,7 +110,7 @@ def _required(describe: Callable[P, Deciding]) -> Callable[P, Deciding]:
 
     @wraps(describe)
     def require(*args: P.args, **kwargs: P.kwargs) -> Deciding:
-        return replace(describe(*args, **kwargs), check=_allowed)
+        return replace(describe(*args, **kwargs), check=allowed)
 
     require.__name__ = require.__qualname__ = "require"
     require.__doc__ = "As authorize, but raises Denied, which carries the decision, unless it is allowed."
@@ -187,7 +195,8 @@ def whoami(*, timeout: float | None = None) -> Call[pb.IntrospectResponse, Ident
     return Call(pb.IntrospectRequest(), pb.IntrospectResponse, lambda answer: read_identity(answer.identity), timeout)
 
 
-def _allowed(decision: Decision) -> Decision:
+def allowed(decision: Decision) -> Decision:
+    """Return a decision that allows. Raises Denied for any other."""
     if not decision.allowed:
         raise Denied(decision)
     return decision

@@ -1879,7 +1879,7 @@ class LeaseRequest(_message.Message):
         reason: Global___Reason.ValueType
         """The reason of the answer."""
         count: _builtins.int
-        """How often; at least 1."""
+        """How often; 1 to 1,000,000,000."""
         @_builtins.property
         def last_at(self) -> _timestamp_pb2.Timestamp:
             """When it was given last. Taken for now if it lies ahead, and for an hour ago if it lies further back."""

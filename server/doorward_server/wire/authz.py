@@ -30,6 +30,8 @@ from doorward_server.wire.errors import code_of, message_of, metadata_of
 from doorward_server.wire.metrics import Metrics
 
 MAX_HITS = 200
+MAX_COUNT = 1_000_000_000
+"""More than any client can give within a lease; what is summed up stays far from the ends of a database's integers."""
 LONGEST = 600
 """Characters that are kept of what a client says was asked about."""
 _REASON_OF = {number: reason for reason, number in REASONS.items()}
@@ -136,8 +138,8 @@ async def _pings(messages: AsyncIterator[tuple[pb.LeaseRequest, Caller]]) -> Asy
 
 
 def _hit(field: str, it: pb.LeaseRequest.Hits) -> Hit:
-    if it.count < 1:
-        raise InvalidField(f"{field}.count", "must be at least 1")
+    if not 1 <= it.count <= MAX_COUNT:
+        raise InvalidField(f"{field}.count", f"must be 1 to {MAX_COUNT}")
     if it.reason not in _REASON_OF:
         raise InvalidField(f"{field}.reason", "must be that of the answer")
     return Hit(
