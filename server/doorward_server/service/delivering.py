@@ -168,8 +168,8 @@ def settled(delivery: Delivery, posted: Posted, now: Instant, chance: float) -> 
 
 def _telling(webhook: Webhook) -> Callable[[Sequence[Alert], Sequence[StoredEvent]], list[Message]]:
     def tell(alerts: Sequence[Alert], events: Sequence[StoredEvent]) -> list[Message]:
-        told = [of_alert(it) for it in alerts]
-        told += [it for stored in events if (it := of_event(stored.sequence, stored.event)) is not None]
-        return [it for it in sorted(told, key=lambda it: it.at) if webhook.wants(it.type)]
+        # In the order of the log, not of the times: what is noticed late is dated back.
+        told = [it for stored in events if (it := of_event(stored.sequence, stored.event)) is not None]
+        return [it for it in (*told, *map(of_alert, alerts)) if webhook.wants(it.type)]
 
     return tell

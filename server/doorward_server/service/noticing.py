@@ -45,6 +45,7 @@ class Noticing:
         self._failures: Counter[Failure] = Counter()
         self._alerts: dict[str, Alert] = {}
         self._told: dict[tuple[str, str], Alert] = {}
+        self._near: dict[tuple[str, ...], tuple[int, Instant]] = {}  # units, and when, that may be news of a limit
 
     def failed(
         self,
@@ -86,15 +87,22 @@ class Noticing:
         self, subject: Subject, question: Question, keyspace: Keyspace, window: tuple[str, int], limit: int, used: int
     ) -> None:
         """Note that much of a limit is used by a call. *window* is its name and length in microseconds."""
+        (name, length), now = window, self._clock()
+        whom, key = _counted_together(subject, question, keyspace, name)
         of = (subject.organization.id, keyspace.name)
-        key = subject.key.id if subject.key is not None else ""
-        whom = _counted_together(subject, key, question, keyspace, window[0])
-        for rule in _of(keyspace, AlertKind.LIMIT_NEARLY_USED):
-            # Of a limit that many keys share, the alert is about none of them.
-            about = key if key in whom else ""
-            alert = rules.nearly_used(rule, of, whom, about, window, limit, used, self._clock())
+        mark = (*of, whom, name, str(limit))
+        known = self._near.get(mark)
+        if known is not None and used < known[0] and now < known[1]:
+            return
+        found = _of(keyspace, AlertKind.LIMIT_NEARLY_USED)
+        for rule in found:
+            alert = rules.nearly_used(rule, of, whom, key, window, limit, used, now)
             if alert is not None:
                 self._raise(alert)
+        steps = [-(-percent * limit // 100) for rule in found for percent in rule.settings["percent"]]
+        if len(self._near) >= MOST:
+            self._near.clear()
+        self._near[mark] = min((it for it in steps if it > used), default=limit + 1), now + length
 
     def leaked(self, organization: str, keyspace: Keyspace, key: str, place: str, done: str) -> None:
         """Note that a key's text was found at *place* (may be empty); *done* says in words what became of the key."""
@@ -164,11 +172,12 @@ def _of(keyspace: Keyspace, kind: AlertKind) -> list[AlertRule]:
     return [rule for rule in keyspace.sections.alerts if rules.kind_of(rule) is kind]
 
 
-def _counted_together(subject: Subject, key: str, question: Question, keyspace: Keyspace, name: str) -> str:
-    """Return what a limit counts together, of which this call is."""
+def _counted_together(subject: Subject, question: Question, keyspace: Keyspace, name: str) -> tuple[str, str]:
+    """Return what a limit counts together, of which this call is, and the key that is all of it, if one is."""
+    key = subject.key.id if subject.key is not None else ""
     per = next((it.per for it in keyspace.sections.limits.windows if it.name == name), Per.KEY)
-    if per is Per.OWNER:
-        return subject.owner.id if subject.owner is not None else key
+    if per is Per.OWNER and subject.owner is not None:
+        return subject.owner.id, ""
     if per is Per.ORGANIZATION:
-        return subject.organization.id
-    return f"{key} {'/'.join(question.path)}" if per is Per.KEY_AND_RESOURCE else key
+        return subject.organization.id, ""
+    return (f"{key} {'/'.join(question.path)}" if per is Per.KEY_AND_RESOURCE else key), key
