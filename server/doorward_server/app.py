@@ -147,13 +147,16 @@ class App:
     async def start(self, *, shares_port: bool = False) -> int:
         """Bind, register, follow the change log, serve, and return the port, which other workers may share.
 
-        Raises BindFailed, PepperProblem, StoreUnavailable; OSError for the metrics' port or a missing PEM file.
+        Raises BindFailed, TransportMissing, PepperProblem, StoreUnavailable; OSError for the metrics' port or a missing
+        PEM file.
         """
         self._stopped = False
         self._dropped = (0, 0)
         self._health = health.aio.HealthServicer()
         self._gate = Gate(self.authorizer, self.metrics, QUIET, self.waiting.wait)
-        self._server = make_server(self._gate, self.servicers, self._health, shares_port=shares_port)
+        self._server = make_server(
+            self._gate, self.servicers, self._health, transport=self.config.transport, shares_port=shares_port
+        )
         port = bind(self._server, self.config.listen, _tls(self.config))
         self.metrics_port: int | None = None
         self._stop_metrics: Callable[[], None] = lambda: None
@@ -178,10 +181,12 @@ class App:
             # Apart from the others: whoever should read standard output may not.
             self._keep(self.recorder.flush, FLUSH_SECONDS, "sampled decisions wait for the next flush"),
             self._watch_lease(),
-            self._keep(self._beat, BEAT_SECONDS, "this replica could not say that it lives"),
+            self._keep(
+                partial(self._beats.run, self.membership.beat), BEAT_SECONDS, "this replica could not say that it lives"
+            ),
             self._keep_expiring(),
             *(self._keep(*work) for work in self.watch.work),
-            self._keep(self._tidy, TIDY_SECONDS, "dead replicas stay registered"),
+            self._keep(partial(self._beats.run, self.registry.tidy), TIDY_SECONDS, "dead replicas stay registered"),
             self._keep(self._prune, PRUNE_SECONDS, "what is over stays in the store"),
         )
         self._tasks = [asyncio.create_task(it) for it in keep]
@@ -250,12 +255,6 @@ class App:
         if dropped != self._dropped:
             self._dropped = dropped
             log.error("usage is not whole: the store was away for too long", decisions=dropped[0], records=dropped[1])
-
-    async def _beat(self) -> None:
-        await self._beats.run(self.membership.beat)
-
-    async def _tidy(self) -> None:
-        await self._beats.run(self.registry.tidy)
 
     async def _keep_expiring(self) -> None:
         while True:

@@ -22,10 +22,12 @@ from doorward_server.service.ring_keys import Part, RingKeys
 from doorward_server.service.rotation import Rotation, RotationRefused
 from doorward_server.serving import now, say, serve_alone, serve_as_worker, supervise
 from doorward_server.store import StoreNotReady
-from doorward_server.wire.server import BindFailed
+from doorward_server.wire.server import BindFailed, Transport, TransportMissing
 from doorward_server.workers import PortTaken
 
 T = TypeVar("T")
+KNOWN = (PepperProblem, RootKeyProblem, RotationRefused, StoreNotReady, BindFailed, PortTaken, TransportMissing)
+"""What says by itself what happened and what to do."""
 command = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -42,6 +44,13 @@ def _root() -> None:
 Demo = Annotated[
     Path | None, typer.Option(help="Apply the keyspaces in this folder, make two organizations, and say what to try.")
 ]
+Transports = Annotated[
+    Transport | None,
+    typer.Option(
+        help="Who speaks HTTP/2; DOORWARD_TRANSPORT says it too. native is an experiment: unary RPCs only, no TLS, on "
+        "a loopback address or behind a proxy."
+    ),
+]
 
 
 @command.command()
@@ -50,9 +59,10 @@ def serve(
     workers: Annotated[
         int, typer.Option(min=1, max=64, help="Processes that share the port; one for each core at most.")
     ] = 1,
+    transport: Transports = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then drain."""
-    config = _configured()
+    config = _configured(transport)
     if workers == 1:
         _guarded(lambda: serve_alone(config, demo))
         return
@@ -62,9 +72,9 @@ def serve(
 
 
 @command.command(hidden=True)
-def worker(line: int, listen: Annotated[str, typer.Option()], demo: Demo = None) -> None:
+def worker(line: int, listen: Annotated[str, typer.Option()], demo: Demo = None, transport: Transports = None) -> None:
     """One of the processes of `serve --workers`, which starts it; *line* is its end of a socket pair."""
-    config = _configured().model_copy(update={"listen": listen, "metrics_listen": ""})
+    config = _configured(transport).model_copy(update={"listen": listen, "metrics_listen": ""})
     _guarded(lambda: serve_as_worker(config, demo, line))
 
 
@@ -173,10 +183,11 @@ for each in Part:
     command.add_typer(_ring_commands(each), name=each.value)
 
 
-def _configured() -> Config:
+def _configured(transport: Transport | None = None) -> Config:
     configure()
+    said = {"DOORWARD_TRANSPORT": transport} if transport else {}
     try:
-        return load(os.environ)
+        return load({**os.environ, **said})
     except ConfigProblem as problem:
         _fail(str(problem), 2)
 
@@ -184,7 +195,7 @@ def _configured() -> Config:
 def _guarded(work: Callable[[], T]) -> T:
     try:
         return work()
-    except (PepperProblem, RootKeyProblem, RotationRefused, StoreNotReady, BindFailed, PortTaken) as problem:
+    except KNOWN as problem:
         _fail(str(problem), 1)
     except DoorwardError as problem:
         _fail(problem.message, 1)

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -44,6 +44,12 @@ class Config(BaseModel):
     tls_private_key: Path | None = Field(None, description="PEM file of its private key.")
     tls_client_ca: Path | None = Field(None, description="PEM file: callers must show a certificate signed by it.")
     plaintext: bool = Field(False, description="Serve without TLS although `listen` is not a loopback address.")
+    transport: Literal["grpcio", "native"] = Field(
+        "grpcio", description="Who speaks HTTP/2. native is an experiment: unary RPCs only, no TLS, fewer bounds."
+    )
+    behind_proxy: bool = Field(
+        False, description="A proxy in front keeps the bounds that `transport = native` does not; docs/operating.md."
+    )
     decision_log: Path | None = Field(
         None, description="The file for keyspaces that record decisions in one; default: decisions.jsonl, there too."
     )
@@ -139,6 +145,24 @@ def _contradictions(config: Config) -> list[str]:
             f"{_name(('listen',))}: {config.listen} is not a loopback address, and keys would travel in clear. "
             "Give a certificate (DOORWARD_TLS_CERTIFICATE, DOORWARD_TLS_PRIVATE_KEY), or say DOORWARD_PLAINTEXT=true "
             "if something in front encrypts"
+        )
+    if config.transport == "native":
+        problems += _of_native(config)
+    return problems
+
+
+def _of_native(config: Config) -> list[str]:
+    problems = []
+    if config.tls_certificate or config.tls_private_key or config.tls_client_ca:
+        problems.append(
+            "DOORWARD_TRANSPORT: native has no TLS, and certificates are given. Leave out DOORWARD_TLS_*, or serve "
+            "with DOORWARD_TRANSPORT=grpcio"
+        )
+    if not (config.behind_proxy or is_loopback(config.listen)):
+        problems.append(
+            f"DOORWARD_TRANSPORT: native does not bound the size of messages, and {config.listen} is not a loopback "
+            "address. Say DOORWARD_BEHIND_PROXY=true if callers reach it only through a proxy that does, or serve with "
+            "DOORWARD_TRANSPORT=grpcio"
         )
     return problems
 

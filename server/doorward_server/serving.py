@@ -60,7 +60,7 @@ def supervise(config: Config, demo: Path | None, count: int) -> int:
         with opened(config, now, secrets.token_bytes) as (_, _, made):
             if made:
                 _say_root_key(config)
-        command = worker_command(address, str(demo) if demo else "")
+        command = worker_command(address, str(demo) if demo else "", config.transport)
         return asyncio.run(_supervise(config, Supervisor(count, command, config.drain_seconds), address, count))
 
 
@@ -69,6 +69,7 @@ async def _serve(app: App, demo: Path | None) -> None:
     port = await app.start()
     _freeze()
     log.info("serving", listen=app.config.listen, port=port, metrics_port=app.metrics_port)
+    _say_experiment(app.config)
     try:
         if demo is not None:
             say(await furnish(app, demo, port))
@@ -107,6 +108,7 @@ async def _supervise(config: Config, supervisor: Supervisor, address: str, count
         if ready.done():
             port = split_address(address)[1]
             log.info("serving", listen=config.listen, port=port, metrics_port=metrics_port, workers=count)
+            _say_experiment(config)
         ending = asyncio.create_task(stopping.wait())
         await asyncio.wait((running, ending), return_when=asyncio.FIRST_COMPLETED)
         log.info("draining", seconds=config.drain_seconds)
@@ -162,6 +164,11 @@ async def _drain(app: App) -> None:
     log.info("draining", seconds=app.config.drain_seconds)
     await app.stop()
     log.info("stopped")
+
+
+def _say_experiment(config: Config) -> None:
+    if config.transport == "native":
+        log.warning("the native transport is an experiment: unary RPCs only, fewer bounds; see docs/operating.md")
 
 
 def _say_root_key(config: Config) -> None:

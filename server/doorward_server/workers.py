@@ -202,11 +202,12 @@ async def _say_when(serving: asyncio.Event, writer: asyncio.StreamWriter) -> Non
     writer.write(b"serving\n")
 
 
-def worker_command(address: str, demo: str) -> Callable[[int, int], list[str]]:
+def worker_command(address: str, demo: str, transport: str) -> Callable[[int, int], list[str]]:
     """Return the command lines of workers at *address*; the first one furnishes the store from the folder *demo*."""
 
     def command(number: int, descriptor: int) -> list[str]:
         line = [sys.executable, "-m", "doorward_server", "worker", str(descriptor), "--listen", address]
+        line += ["--transport", transport]
         return [*line, "--demo", demo] if demo and number == 0 else line
 
     return command

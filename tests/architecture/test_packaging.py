@@ -82,7 +82,7 @@ def test_a_command_without_its_extra_says_what_to_install(command: str, also: se
 
 def test_the_base_is_grpcio_and_protobuf() -> None:
     assert PROJECT["dependencies"] == ["grpcio>=1.76,!=1.78.1", "protobuf>=6.31.1,<8"]
-    assert set(PROJECT["optional-dependencies"]) == {"server", "cli", "dev"}
+    assert set(PROJECT["optional-dependencies"]) == {"server", "native", "cli", "dev"}
 
 
 def locked(name: str) -> dict[str, str]:
@@ -114,7 +114,9 @@ def test_the_lock_files_agree() -> None:
     assert "types-peewee" not in dict(dev)
 
 
-@pytest.mark.parametrize(("name", "extras"), [("run.txt", ("server", "cli")), ("dev.txt", ("server", "cli", "dev"))])
+@pytest.mark.parametrize(
+    ("name", "extras"), [("run.txt", ("server", "cli")), ("dev.txt", ("server", "native", "cli", "dev"))]
+)
 def test_the_lock_files_hold_all_that_is_asked_for(name: str, extras: tuple[str, ...]) -> None:
     """Our own package is installed without its dependencies: what is missing here would be missing everywhere."""
     asked = PROJECT["dependencies"] + [line for extra in extras for line in PROJECT["optional-dependencies"][extra]]

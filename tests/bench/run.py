@@ -1,399 +1,290 @@
-"""`make bench`: how much of an empty RPC's throughput is left once a call is authenticated, authorized and decided.
+"""`make bench`: what Doorward costs on this machine, against an empty RPC, against itself and against other systems.
 
-And what a flood of wrong slow proofs does to it, how fast keys are imported, what the time of a denial tells, and what
-`decide` alone costs, with conditions and without.
-
-A real server process on one core, load from h2load (or from `load.py`) on another, all rows in turn in every round, so
-that whatever else the machine does hits all of them alike. Ratios are printed, because they can be compared, and the
-microseconds of `decide`. What was served is taken from the server's own counters, because h2load counts HTTP statuses,
-and those are always 200.
+Real server processes on one core, load from h2load (or from `load.py`) on another, all rows in turn in every round, so
+that whatever else the machine does hits all of them alike. Ratios of medians are what counts: they can be compared.
+Those "by CPU" hold the CPU of the servers' processes against each other; a machine that does other things blurs them
+less than throughput.
+`--quick` takes less than a minute; `--also` adds floods of wrong proofs, imports and the timing of denials.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
-import json
-import os
-import platform
-import re
-import shutil
-import socket
-import statistics
-import struct
-import subprocess
+import signal
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-import grpc
-from google.protobuf.message import Message
-
-from doorward.v1 import (
-    authz_pb2,
-    directory_pb2,
-    directory_pb2_grpc,
-    keys_pb2,
-    keys_pb2_grpc,
-    keyspaces_pb2,
-    keyspaces_pb2_grpc,
-)
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from tests.bench import costs, goals, latency, peers  # noqa: E402
+from tests.bench.calls import Load, Row, go_round, measure  # noqa: E402
+from tests.bench.machine import SERVERS, NotThere, Server, doorward, facts, nothing, pinned, root_of  # noqa: E402
+from tests.bench.million import furnished  # noqa: E402
 from tests.bench.proofs import Proofs, deciding, timing  # noqa: E402
 from tests.bench.remembered import bytes_per_key  # noqa: E402
 from tests.bench.waits import Waits  # noqa: E402
+from tests.bench.world import World, rows, seeder  # noqa: E402
 
-HERE = Path(__file__).parent
-KEYS = 1000
-CONNECTIONS, STREAMS = 10, 10
-ROUNDS = 5
-SECONDS = 1.5
-"""How long one row takes in one round, about."""
-BATCH = 100
-AUTHZ = "/doorward.v1.AuthzService"
+PARTS = ("stores", "in-process", "waits", "streams", "curves", "workers", "alone")
+ALSO = ("floods", "imports", "timing")
+"""Parts that take longer, and are done only where they are named."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything."""
+
+    keys: int = 1000
+    rounds: int = 5
+    seconds: float = 1.5
+    """How long one row takes in one round, about."""
+    many: int = 1_000_000
+    lookups: int = 1000
+    starts: int = 3
+    streams: int = 1000
+    beside: float = 4.0
+    """Seconds of one measurement beside the streams."""
+    revokes: int = 100
+    remembered: int = 10_000
+    checks: int = 20_000
+    point: float = 2.0
+    """Seconds of one point of the curves."""
+
+
+FULL = Sizes()
+QUICK = Sizes(keys=50, rounds=3, seconds=1.0)
+TINY = Sizes(10, 1, 0.05, 300, 8, 1, 3, 0.2, 2, 60, 50, 0.05)
 
 
 @dataclass
-class Row:
-    """One kind of call: what is sent, what must come of it, and what was measured."""
+class Bench:
+    """One run: its servers and what has been found so far."""
 
-    name: str
-    path: str
-    body: bytes = b""
-    reason: str = ""
-    """The reason with which doorward_decisions_total must count it; empty: no decision."""
-    decisions: int = 1
-    calls: int = 0
-    rates: list[float] = field(default_factory=list)
-    """Calls per second, one for each round."""
-    costs: list[float] = field(default_factory=list)
-    """Seconds of the server's CPU for one call, one for each round."""
+    sizes: Sizes
+    folder: Path
+    build: Path
+    load: Load
+    servers: dict[str, Server] = field(default_factory=dict)
+    table: dict[str, Row] = field(default_factory=dict)
+    found: dict[str, float] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def empty(self) -> bool:
-        """Whether it goes to the server that does nothing."""
-        return not self.path.startswith(AUTHZ)
+    def rate(self, name: str) -> float:
+        """Decisions (or calls that decide nothing) in a second."""
+        row = self.table[name]
+        return row.median(row.rates) * row.decisions
 
+    def cost(self, name: str) -> float:
+        """Seconds of CPU for one of those."""
+        row = self.table[name]
+        return row.median(row.costs) / row.decisions
 
-@dataclass
-class Server:
-    """A server process, where it listens, and where it can be asked what it did."""
-
-    process: subprocess.Popen[str]
-    port: int
-    metrics: str = ""
-
-    def cpu(self) -> float:
-        """Seconds of CPU that the process has had."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def counted(self) -> dict[str, float]:
-        """The server's own counters, by series."""
-        with urllib.request.urlopen(self.metrics, timeout=5) as answer:
-            lines = answer.read().decode().splitlines()
-        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
-
-
-USABLE = sorted(os.sched_getaffinity(0))
-SERVERS, LOAD = USABLE[0], USABLE[min(1, len(USABLE) - 1)]
-"""The core for the servers and the one for the load; the same one twice if there is no other."""
-
-
-@contextlib.contextmanager
-def pinned(core: int) -> Iterator[None]:
-    """Processes that are started in this block stay on *core*, with all their threads."""
-    os.sched_setaffinity(0, {core})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, USABLE)
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
-@contextlib.contextmanager
-def started(command: list[str], environ: dict[str, str], log: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run a server, pinned to its core, until the end of the block."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("DOORWARD_")}
-    with log.open("w") as errors:
-        with pinned(SERVERS):
-            process = subprocess.Popen(
-                command, env=inherited | environ, stdout=subprocess.PIPE, stderr=errors, text=True
-            )
+    def do(self, what: str, work: Callable[[], dict[str, float]]) -> None:
+        """Do one part and keep what it found, or why there is nothing."""
+        began = time.monotonic()
         try:
-            yield process
-        finally:
-            process.terminate()
-            process.wait(30)
-            if process.stdout:
-                process.stdout.close()
+            self.found |= work()
+        except NotThere as why:
+            self.missing[what] = str(why)
+        print(f"{what}: {time.monotonic() - began:.0f} s", flush=True)
 
 
-@contextlib.contextmanager
-def doorward(folder: Path) -> Iterator[Server]:
-    """A Doorward on SQLite, as `doorward-server serve` starts it."""
-    port, metrics = free_port(), free_port()
-    environ = {
-        "DOORWARD_LISTEN": f"127.0.0.1:{port}",
-        "DOORWARD_METRICS_LISTEN": f"127.0.0.1:{metrics}",
-        "DOORWARD_STATE_DIR": str(folder / "var"),
+def start(bench: Bench, stack: contextlib.ExitStack, *, with_peers: bool) -> World:
+    """Start the servers that everything else is measured on, and fill their store."""
+    small = bench.folder / "small"
+    bench.servers["empty"] = stack.enter_context(nothing(bench.folder, "grpcio"))
+    bench.servers["native_empty"] = stack.enter_context(nothing(bench.folder, "native"))
+    bench.servers["doorward"] = stack.enter_context(doorward(small))
+    with seeder(bench.servers["doorward"].target, root_of(small)) as seeding:
+        world = seeding.seed(bench.sizes.keys)
+    # Another process on the same store: a replica like any other.
+    bench.servers["native"] = stack.enter_context(doorward(small, "--transport", "native"))
+    try:
+        if not with_peers:
+            raise NotThere("this run leaves peers out")
+        bench.servers["cerbos"] = stack.enter_context(peers.cerbos(bench.folder))
+    except NotThere as why:
+        for name in ("authorize_per_cerbos", "authorize_p99_per_cerbos_p99", "native_authorize_per_cerbos"):
+            bench.missing[name] = str(why)
+    return world
+
+
+def main_rows(bench: Bench, world: World, *, all_of_them: bool) -> dict[str, float]:
+    """Go round, and return throughput and CPU against an empty RPC, and the kinds of questions against each other."""
+    sizes, some = bench.sizes, rows(world, all_of_them=all_of_them)
+    if "cerbos" in bench.servers:
+        some.append(peers.cerbos_row())
+    bench.table = {row.name: row for row in some}
+    go_round(some, bench.servers, bench.load, sizes.rounds, sizes.seconds)
+    found = {f"{row.name}_per_second": row.median(row.rates) for row in some}
+    found |= {f"{row.name}_p99_ms": row.median(row.p99s) for row in some}
+    found |= {f"{row.name}_cpu_us": row.median(row.costs) * 1e6 for row in some}
+    found |= {
+        "authorize_per_empty_rpc": bench.rate("authorize") / bench.rate("empty_rpc"),
+        "authorize_per_empty_rpc_by_cpu": bench.cost("empty_rpc") / bench.cost("authorize"),
+        "batch_decision_per_authorize": bench.rate("batch_authorize") / bench.rate("authorize"),
+        "native_authorize_per_authorize": bench.rate("native_authorize") / bench.rate("authorize"),
+        "native_authorize_per_native_empty_rpc": bench.rate("native_authorize") / bench.rate("native_empty_rpc"),
     }
-    with started([sys.executable, "-m", "doorward_server", "serve"], environ, folder / "server.log") as process:
-        yield Server(process, port, f"http://127.0.0.1:{metrics}/metrics")
+    for name in ("denied", "unknown_key", "malformed_key", "conditional", "stored_relation", "introspect"):
+        if name in bench.table:
+            found[f"{name}_per_authorize"] = bench.rate(name) / bench.rate("authorize")
+    each = [a / e for a, e in zip(bench.table["authorize"].rates, bench.table["empty_rpc"].rates, strict=True)]
+    found |= {"authorize_per_empty_rpc_lowest": min(each), "authorize_per_empty_rpc_highest": max(each)}
+    if "cerbos" in bench.table:
+        authorize, cerbos = bench.table["authorize"], bench.table["cerbos"]
+        found |= {
+            "authorize_per_cerbos": bench.rate("authorize") / bench.rate("cerbos"),
+            "authorize_p99_per_cerbos_p99": authorize.median(authorize.p99s) / cerbos.median(cerbos.p99s),
+            "native_authorize_per_cerbos": bench.rate("native_authorize") / bench.rate("cerbos"),
+            "authorize_per_cerbos_by_cpu": bench.cost("cerbos") / bench.cost("authorize"),
+            "native_authorize_per_cerbos_by_cpu": bench.cost("cerbos") / bench.cost("native_authorize"),
+        }
+    return found
 
 
-@contextlib.contextmanager
-def nothing(folder: Path) -> Iterator[Server]:
-    """The server whose one RPC does nothing."""
-    with started([sys.executable, str(HERE / "empty_server.py")], {}, folder / "empty.log") as process:
-        assert process.stdout is not None
-        said = process.stdout.readline()
-        if not said:
-            raise SystemExit(f"the empty server did not start:\n{(folder / 'empty.log').read_text()}")
-        yield Server(process, int(said))
+def stores(bench: Bench, world: World) -> dict[str, float]:
+    """Few keys against many, cold against warm, and how long a start takes."""
+    sizes = bench.sizes
+    many = furnished(sizes.many, bench.build)
+    found = costs.starts(many, sizes.starts)
+    with doorward(many.folder) as large:
+        return found | costs.lookups(bench.servers["doorward"], world, large, many, sizes.lookups)
 
 
-class Seeder:
-    """Fills a new Doorward: an organization, an owner with a role, keys, and a backend's key to ask with."""
+def in_process(bench: Bench, *, with_peers: bool) -> dict[str, float]:
+    """A decision inside the caller's process: a hit of the client's cache, and SpiceDB embedded."""
+    found: dict[str, float] = {}
+    if find_spec("tests.bench.hits"):
+        from tests.bench.hits import measured  # type: ignore[import-not-found,unused-ignore]  # comes with the cache
 
-    def __init__(self, server: Server, root: str) -> None:
-        self._channel = grpc.insecure_channel(f"127.0.0.1:{server.port}")
-        grpc.channel_ready_future(self._channel).result(30)
-        self._metadata = (("authorization", f"Bearer {root}"),)
-
-    def seed(self) -> tuple[str, str, str]:
-        """Return the backend's key, a key that may change flows, and one that may only read them."""
-        source = (ROOT / "examples/keyspaces/factorythread.yaml").read_text("utf-8")
-        # As most keyspaces are: to record each decision before it is answered is measured by whoever wants that.
-        source = source.replace("decision_log: {record: all}", "decision_log: {to: [file]}")
-        self._ask(keyspaces_pb2_grpc.KeyspaceServiceStub, keyspaces_pb2.ApplyKeyspaceRequest(source=source))
-        stub = directory_pb2_grpc.DirectoryServiceStub
-        organization = directory_pb2.Organization(id="bench")
-        self._ask(stub, directory_pb2.CreateOrganizationRequest(organization=organization))
-        principal = directory_pb2.Principal(organization="bench", id="alice")
-        self._ask(stub, directory_pb2.CreatePrincipalRequest(principal=principal))
-        binding = directory_pb2.Binding(
-            organization="bench", principal="alice", keyspace="factorythread", role="editor"
-        )
-        self._ask(stub, directory_pb2.CreateBindingRequest(binding=binding))
-        with ThreadPoolExecutor(8) as pool:
-            keys = list(pool.map(lambda n: self._key("factorythread", "full-access", f"key {n}", "alice"), range(KEYS)))
-        reader = self._key("factorythread", "read-only", "reader", "alice")
-        return self._key("doorward", "backend", "backend", ""), keys[KEYS // 2], reader
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._channel.close()
-
-    def _key(self, keyspace: str, scope: str, name: str, owner: str) -> str:
-        request = keys_pb2.CreateKeyRequest(
-            organization="bench", keyspace=keyspace, owner=owner, name=name, scopes=[scope]
-        )
-        return str(self._ask(keys_pb2_grpc.KeyServiceStub, request).secret)
-
-    def _ask(self, stub: Callable[[grpc.Channel], Any], request: Message) -> Any:
-        method = type(request).__name__.removesuffix("Request")
-        return getattr(stub(self._channel), method)(request, metadata=self._metadata, timeout=30)
+        cost = measured()
+        found |= {"client_cache_hit_us": cost.hit_us, "rpc_per_client_cache_hit": cost.ratio}
+    else:
+        for name in ("client_cache_hit_us", "rpc_per_client_cache_hit"):
+            bench.missing[name] = "tests/bench/hits.py is not there"
+    try:
+        if not with_peers:
+            raise NotThere("this run leaves peers out")
+        found |= peers.spicedb(bench.sizes.checks)
+    except NotThere as why:
+        bench.missing["spicedb_check_us"] = str(why)
+    return found
 
 
-def rows(key: str, reader: str) -> list[Row]:
-    """What is measured. The keys inherit from their owner, so an ALLOW has matched a scope and a role."""
-    flow = authz_pb2.Resource(type="flows", id="abc123")
-
-    def authorize(text: str) -> bytes:
-        return authz_pb2.AuthorizeRequest(
-            key=text, keyspace="factorythread", action="flows:update", resource=flow, organization="bench"
-        ).SerializeToString()
-
-    item = authz_pb2.BatchAuthorizeItem(action="flows:update", resource=flow)
-    batch = authz_pb2.BatchAuthorizeRequest(
-        key=key, keyspace="factorythread", organization="bench", items=[item] * BATCH
-    )
-    introspect = authz_pb2.IntrospectRequest(key=key, keyspace="factorythread")
-    return [
-        Row("empty_rpc", "/bench.Empty/Call"),
-        Row("authorize", f"{AUTHZ}/Authorize", authorize(key), "ALLOWED"),
-        Row("denied", f"{AUTHZ}/Authorize", authorize(reader), "SCOPE_INSUFFICIENT"),
-        Row("unknown_key", f"{AUTHZ}/Authorize", authorize(unknown(key)), "KEY_UNKNOWN"),
-        Row("malformed_key", f"{AUTHZ}/Authorize", authorize(key[:-1]), "CREDENTIAL_MALFORMED"),
-        Row("batch_authorize", f"{AUTHZ}/BatchAuthorize", batch.SerializeToString(), "ALLOWED", BATCH),
-        Row("introspect", f"{AUTHZ}/Introspect", introspect.SerializeToString()),
-    ]
-
-
-def unknown(key: str) -> str:
-    """A key text with a good checksum that nobody was ever given."""
-    from doorward_server.core.keytext import mint
-
-    parts = key.rsplit("_", 2)
-    return mint(parts[0], parts[1], bytes(32)).secret.reveal()
-
-
-class Load:
-    """Makes calls from the other core, with h2load where there is one."""
-
-    def __init__(self, folder: Path, caller: str) -> None:
-        self.h2load = shutil.which("h2load")
-        self._folder = folder
-        self._caller = caller
-        self._key = folder / "caller"
-        self._key.touch(0o600)
-        self._key.write_text(caller)
-
-    @property
-    def name(self) -> str:
-        """What makes the calls."""
-        return "h2load" if self.h2load else "tests/bench/load.py"
-
-    def calls(self, row: Row, port: int, calls: int) -> float:
-        """Make so many calls, and return the seconds they took."""
-        body = self._folder / f"{row.name}.body"
-        if self.h2load:
-            body.write_bytes(struct.pack(">BI", 0, len(row.body)) + row.body)
-            headers = ["content-type: application/grpc", "te: trailers"]
-            if not row.empty:
-                headers.append(f"authorization: Bearer {self._caller}")
-            shown = [word for header in headers for word in ("-H", header)]
-            command = [self.h2load, "-n", str(calls), "-c", str(CONNECTIONS), "-m", str(STREAMS), "-d", str(body)]
-            said = self._run([*command, *shown, f"http://127.0.0.1:{port}{row.path}"])
-            failed = re.search(r"(\d+) failed, (\d+) errored, (\d+) timeout", said)
-            finished = re.search(r"finished in ([\d.]+)(us|ms|s|m)", said)
-            if not finished or not failed or any(map(int, failed.groups())):
-                raise SystemExit(f"h2load failed on {row.name}:\n{said}")
-            return float(finished[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60}[finished[2]]
-        body.write_bytes(row.body)
-        key = [] if row.empty else ["--key", str(self._key)]
-        command = [sys.executable, str(HERE / "load.py"), f"127.0.0.1:{port}", row.path, "--body", str(body), *key]
-        sizes = ["--calls", str(calls), "--connections", str(CONNECTIONS), "--streams", str(STREAMS)]
-        return float(json.loads(self._run([*command, *sizes]))["seconds"])
-
-    @staticmethod
-    def _run(command: list[str]) -> str:
-        with pinned(LOAD):
-            return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60).stdout
-
-
-def measure(row: Row, server: Server, load: Load, calls: int, alone: bool = True) -> tuple[float, float]:
-    """Make the calls, hold them against the server's counters, and return calls per second and CPU seconds per call."""
-    before, cpu = {} if row.empty else server.counted(), server.cpu()
-    seconds = load.calls(row, server.port, calls)
-    cpu = server.cpu() - cpu
-    if not row.empty:
-        check(row, calls, before, server.counted(), alone)
-    return calls / seconds, cpu / calls
-
-
-def check(row: Row, calls: int, before: dict[str, float], after: dict[str, float], alone: bool) -> None:
-    """Stop everything unless the server served these calls, and no others if *alone*, and decided as it should."""
-    service, method = row.path.strip("/").split("/")
-    handled = f'grpc_server_handled_total{{grpc_code="OK",grpc_method="{method}",grpc_service="{service}"}}'
-    expected = {handled: calls} if alone else {}
-    if row.reason:
-        series = f'doorward_decisions_total{{keyspace="factorythread",reason="{row.reason}"}}'
-        expected[series] = calls * row.decisions
-    for series, count in expected.items():
-        counted = after.get(series, 0) - before.get(series, 0)
-        if counted != count:
-            raise SystemExit(f"{row.name}: {series} rose by {counted:.0f}, not by {count}")
-
-
-def run(table: list[Row], empty: Server, real: Server, load: Load) -> None:
-    """Warm up, choose how many calls make a round, and go round."""
-    for row in table:
-        server = empty if row.empty else real
-        measure(row, server, load, 300 if row.decisions == 1 else 50)
-        rate, _ = measure(row, server, load, 1000 if row.decisions == 1 else 100)
-        row.calls = max(100, int(rate * SECONDS) // 100 * 100)
-    for turn in range(ROUNDS):
-        for row in table if turn % 2 == 0 else reversed(table):
-            rate, cost = measure(row, empty if row.empty else real, load, row.calls)
-            row.rates.append(rate)
-            row.costs.append(cost)
-
-
-def ratios(table: list[Row]) -> dict[str, float]:
-    """All that is worth keeping: throughput and CPU against an empty RPC, and the kinds against each other."""
-    rate = {row.name: statistics.median(row.rates) * row.decisions for row in table}
-    cost = {row.name: statistics.median(row.costs) / row.decisions for row in table}
-    found = {
-        "authorize_per_empty_rpc": rate["authorize"] / rate["empty_rpc"],
-        "authorize_cpu_per_empty_rpc_cpu": cost["authorize"] / cost["empty_rpc"],
-        "denied_per_authorize": rate["denied"] / rate["authorize"],
-        "unknown_key_per_authorize": rate["unknown_key"] / rate["authorize"],
-        "malformed_key_per_authorize": rate["malformed_key"] / rate["authorize"],
-        "batch_decision_per_authorize": rate["batch_authorize"] / rate["authorize"],
-        "introspect_per_authorize": rate["introspect"] / rate["authorize"],
+def curves(bench: Bench) -> dict[str, float]:
+    """Measure and draw how latency grows with load."""
+    if not bench.load.h2load:
+        bench.missing["latency.svg"] = "only h2load can call at a given rate"
+        return {}
+    names = ["authorize", "native_authorize", "cerbos"]
+    drawn = {
+        name: latency.curve(bench.table[name], bench.servers[bench.table[name].server], bench.load, bench.sizes.point)
+        for name in names
+        if name in bench.table
     }
-    each = [a / e for a, e in zip(table[1].rates, table[0].rates, strict=True)]
-    return found | {"authorize_per_empty_rpc_lowest": min(each), "authorize_per_empty_rpc_highest": max(each)}
+    latency.draw(drawn, "Authorize: time of a call by load, server on one core", bench.build / "latency.svg")
+    half = {name: min(each, key=lambda it: abs(it.rate - each[-1].rate / 2)) for name, each in drawn.items()}
+    return {f"{name}_p99_ms_at_half_load": point.p99 for name, point in half.items()}
 
 
-def proofs(table: list[Row], real: Server, load: Load, root: str) -> dict[str, float]:
-    """What a flood of wrong slow proofs leaves of Authorize, how fast keys are imported, and what denials tell."""
-    empty, authorize = table[0], table[1]
-    asked = Proofs(real.port, root)
-    found = asked.flooded(lambda: measure(authorize, real, load, authorize.calls, alone=False)[0])
-    found |= asked.imported(statistics.median(empty.rates))
+def waits(bench: Bench) -> dict[str, float]:
+    """How long RevokeKey takes until nobody answers from before it."""
+    asked = Waits(bench.servers["doorward"].port, root_of(bench.folder / "small"))
+    found = asked.revoked(bench.sizes.revokes)
     asked.close()
-    waits = Waits(real.port, root)
-    found |= waits.revoked()
-    found |= waits.flooded(lambda: measure(authorize, real, load, authorize.calls, alone=False)[0])
-    waits.close()
-    with pinned(SERVERS):
-        return found | timing() | deciding() | {"bytes_per_remembered_key": bytes_per_key()}
+    return found
 
 
-def report(found: dict[str, float], facts: dict[str, str]) -> None:
-    """Print the table, and write it to build/bench.json."""
-    print("  ".join(f"{name} {value}" for name, value in facts.items()))
-    width = max(map(len, found))
-    for name, value in found.items():
-        print(f"  {name:<{width}}  {value:8.3f}")
-    target = ROOT / "build" / "bench.json"
-    target.parent.mkdir(exist_ok=True)
-    rounded = {name: round(value, 4) for name, value in found.items()}
-    target.write_text(json.dumps(facts | rounded, indent=2) + "\n", "utf-8")
-    print(f"written to {target.relative_to(ROOT)}")
+def also(bench: Bench, chosen: list[str]) -> dict[str, float]:
+    """What a flood of wrong slow proofs leaves of Authorize, how fast keys are imported, and what denials tell."""
+    server, row, found = bench.servers["doorward"], bench.table["authorize"], dict[str, float]()
+    root = root_of(bench.folder / "small")
+
+    def rate() -> float:
+        return row.calls / measure(row, server, bench.load, row.calls, alone=False).seconds
+
+    asked, flooded = Proofs(server.port, root), Waits(server.port, root)
+    if "floods" in chosen:
+        found |= asked.flooded(rate) | flooded.flooded(rate)
+    if "imports" in chosen:
+        found |= asked.imported(bench.rate("empty_rpc"))
+    if "timing" in chosen:
+        with pinned({SERVERS}):
+            found |= timing()
+    asked.close()
+    flooded.close()
+    return found
+
+
+def alone(bench: Bench) -> dict[str, float]:
+    """What needs no server: one decision, and the memory of one key."""
+    with pinned({SERVERS}):
+        size = bytes_per_key(bench.sizes.remembered, max(1, bench.sizes.remembered // 10))
+        return {"bytes_per_cached_key": size} | (deciding() if bench.sizes is FULL else {})
+
+
+def run(bench: Bench, parts: list[str], *, with_peers: bool) -> None:
+    """Do the rows, which the rest is compared with, and all *parts*."""
+    sizes, chosen = bench.sizes, [part for part in parts if part in ALSO]
+    with contextlib.ExitStack() as stack:
+        world = start(bench, stack, with_peers=with_peers)
+        bench.do("rows", lambda: main_rows(bench, world, all_of_them=bool(parts)))
+        server, row = bench.servers["doorward"], bench.table["authorize"]
+        beside: dict[str, Callable[[], dict[str, float]]] = {
+            "stores": lambda: stores(bench, world),
+            "in-process": lambda: in_process(bench, with_peers=with_peers),
+            "waits": lambda: waits(bench),
+            "streams": lambda: costs.idle_streams(server, row, bench.load, bench.folder, sizes.streams, sizes.beside),
+            "curves": lambda: curves(bench),
+        }
+        for part, work in beside.items():
+            if part in parts:
+                bench.do(part, work)
+        if chosen:
+            bench.do(", ".join(chosen), lambda: also(bench, chosen))
+    if "workers" in parts:
+        bench.do("workers", lambda: costs.workers(bench.folder, bench.load, sizes.rounds, sizes.seconds))
+    if "alone" in parts:
+        bench.do("alone", lambda: alone(bench))
+
+
+def parsed() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="only the main rows, in less than a minute")
+    parser.add_argument("--tiny", action="store_true", help="every part with so little that no figure means anything")
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS + ALSO, help=f"besides the rows; default: {', '.join(PARTS)}"
+    )
+    parser.add_argument("--also", nargs="+", choices=ALSO, default=[], help="parts that take longer")
+    parser.add_argument("--no-peers", dest="peers", action="store_false", help="leave other systems out")
+    parser.add_argument("--build", type=Path, default=ROOT / "build", help="where the results go")
+    return parser.parse_args()
 
 
 def main() -> None:
-    """Measure. Exits with 1 if the server did not serve what was sent."""
-    began = time.monotonic()
+    """Measure. Exits with 1 if something was not served, or not decided, as it should have been."""
+    began, arguments = time.monotonic(), parsed()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no server outlives it
+    sizes = TINY if arguments.tiny else QUICK if arguments.quick else FULL
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="doorward-bench-")))
-        real, empty = stack.enter_context(doorward(folder)), stack.enter_context(nothing(folder))
-        root = folder / "var" / "root-key"
-        while not root.exists() and real.process.poll() is None and time.monotonic() < began + 30:
-            time.sleep(0.05)
-        if not root.exists():
-            raise SystemExit(f"the server did not start:\n{(folder / 'server.log').read_text()}")
-        seeder = Seeder(real, root.read_text().strip())
-        caller, key, reader = seeder.seed()
-        seeder.close()
-        load, table = Load(folder, caller), rows(key, reader)
-        run(table, empty, real, load)
-        more = proofs(table, real, load, root.read_text().strip())
-    facts = {"python": platform.python_version(), "grpcio": version("grpcio"), "protobuf": version("protobuf")}
-    facts |= {"load": load.name, "cores": "apart" if SERVERS != LOAD else "shared"}
-    if not load.h2load:
+        name = stack.enter_context(tempfile.TemporaryDirectory(prefix="doorward-bench-"))
+        bench = Bench(sizes, Path(name), arguments.build, stack.enter_context(Load(Path(name))))
+        parts = [] if arguments.quick else [*(arguments.parts or PARTS), *arguments.also]
+        run(bench, parts, with_peers=arguments.peers)
+        known = facts() | peers.versions() | {"load": bench.load.name}
+    if not bench.load.h2load:
         print("h2load is missing (Debian: nghttp2-client); the load is made by Python, which slows cheap calls down.")
-    report(ratios(table) | more, facts)
-    print(f"{KEYS} keys on SQLite, {ROUNDS} rounds, medians, {time.monotonic() - began:.0f} s in all")
+    goals.report(bench.found, bench.missing, known, arguments.build)
+    print(f"{sizes.rounds} rounds, medians, {time.monotonic() - began:.0f} s in all")
 
 
 if __name__ == "__main__":

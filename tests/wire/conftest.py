@@ -17,6 +17,12 @@ HOOKS: dict[str, Any] = {"webhook_allow_http": True, "webhook_allow_private": Tr
 """So that tests can be receivers."""
 
 
+@pytest.fixture(scope="module")
+def transport() -> str:
+    """Who speaks HTTP/2 in this module's servers."""
+    return "grpcio"
+
+
 @pytest.fixture(scope="module", params=databases.BACKENDS)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A furnished server on a store of either kind."""

@@ -94,13 +94,17 @@ class Raiser:
 
 
 @pytest.fixture(scope="module")
-def raiser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def raiser(tmp_path_factory: pytest.TempPathFactory, transport: str) -> Iterator[Server]:
     """A server that raises on demand. What is raised does not depend on the store: one is enough."""
     folder = tmp_path_factory.mktemp("raiser")
     with (
         databases.fresh("sqlite", folder) as url,
         serving(
-            url, folder, servicers=lambda app: replace(app.servicers, keyspaces=Raiser()), furnished=False
+            url,
+            folder,
+            servicers=lambda app: replace(app.servicers, keyspaces=Raiser()),
+            furnished=False,
+            transport=transport,
         ) as server,
     ):
         yield server

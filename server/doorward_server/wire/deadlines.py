@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import types
 from collections.abc import Awaitable, Coroutine, Generator
 from typing import Any, TypeVar, cast
@@ -10,6 +11,8 @@ from typing import Any, TypeVar, cast
 import grpc
 
 T = TypeVar("T")
+NEVER = float(sys.maxsize)
+"""Seconds left that the native transport tells of a call without a deadline."""
 
 
 class TooLate(Exception):
@@ -27,7 +30,7 @@ async def bounded(work: Coroutine[Any, Any, T], context: grpc.aio.ServicerContex
     except StopIteration as done:
         return cast(T, done.value)
     left = cast("float | None", context.time_remaining())  # None without a deadline, whatever the stubs say
-    deadline = asyncio.timeout(seconds if left is None else None)
+    deadline = asyncio.timeout(seconds if left is None or left >= NEVER else None)
     try:
         async with deadline:
             return await _resumed(work, waits_for)

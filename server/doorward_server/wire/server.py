@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -28,6 +30,8 @@ QUIET = frozenset(
     for method in ("Authorize", "BatchAuthorize", "Introspect", "ListAllowedActions", "ListAccessibleResources")
 )
 
+Transport = Literal["grpcio", "native"]
+"""Who speaks HTTP/2. Neither the gate nor a servicer can tell."""
 KIB = 1024
 OPTIONS = (
     ("grpc.max_receive_message_length", 256 * KIB),
@@ -77,33 +81,55 @@ class BindFailed(Exception):
     """The address is taken, not ours, or misspelt."""
 
 
+class TransportMissing(Exception):
+    """The package of the transport is not installed."""
+
+
 def make_server(
-    gate: Gate, servicers: Servicers, health_servicer: health.aio.HealthServicer, *, shares_port: bool = False
+    gate: Gate,
+    servicers: Servicers,
+    health_servicer: health.aio.HealthServicer,
+    *,
+    transport: Transport = "grpcio",
+    shares_port: bool = False,
 ) -> grpc.aio.Server:
-    """Return a server that is not yet bound or started. Belongs on a running event loop.
+    """Return a server that is not yet bound or started. Belongs on a running event loop. Raises TransportMissing.
 
     Unless it is one of several workers and *shares_port* with them, a second server there must fail at the start, not
     take half of the calls.
     """
+    options = (*OPTIONS, ("grpc.so_reuseport", int(shares_port)))
+    s = servicers
+    members = (s.keys, s.authz, s.directory, s.keyspaces, s.alerts, s.webhooks, s.usage)
+    guarded = {it.full_name: gate.guarded(member, it) for member, it in zip(members, SERVICES, strict=True)}
+    if transport == "native":
+        return _native({**guarded, health.SERVICE_NAME: _health_check(health_servicer)}, options)
     # Not maximum_concurrent_rpcs: grpcio gives back a place for each call that it refuses, and so refuses only half of
     # what is too much at first and soon nothing (1.78). The gate counts.
-    server = grpc.aio.server(options=(*OPTIONS, ("grpc.so_reuseport", int(shares_port))))
-    members = (
-        servicers.keys,
-        servicers.authz,
-        servicers.directory,
-        servicers.keyspaces,
-        servicers.alerts,
-        servicers.webhooks,
-        servicers.usage,
-    )
-    for servicer, service in zip(members, SERVICES, strict=True):
-        handlers = gate.guarded(servicer, service)
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
+    server = grpc.aio.server(options=options)
+    for name, handlers in guarded.items():
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-    names = (*(service.full_name for service in SERVICES), health.SERVICE_NAME, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server)
+    reflection.enable_server_reflection((*guarded, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     return server
+
+
+def _native(services: Mapping[str, Any], options: Sequence[tuple[str, int]]) -> grpc.aio.Server:
+    try:
+        from doorward_server.wire.native import native_server
+    except ImportError:
+        raise TransportMissing(
+            "The native transport needs the package pygrpc-native: pip install 'doorward[server,native]', "
+            "or leave out --transport and DOORWARD_TRANSPORT."
+        ) from None
+    return native_server(services, options)
+
+
+def _health_check(servicer: health.aio.HealthServicer) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+    """Return the unary half of grpc.health.v1."""
+    request, response = health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse
+    check = grpc.unary_unary_rpc_method_handler(servicer.Check, request.FromString, response.SerializeToString)
+    return {"Check": check}
 
 
 def bind(server: grpc.aio.Server, listen: str, tls: Tls | None) -> int:

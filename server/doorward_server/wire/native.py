@@ -1,0 +1,49 @@
+"""The experimental transport: pygrpc-native, which speaks HTTP/2 in Rust, outside the GIL, and keeps the event loop for
+the handlers. Unary RPCs only. Imported only where it is asked for, as its package is an extra.
+
+It hands whatever streams to a grpcio server behind a Unix socket, where every caller has lost its address and so its
+own budget of failed proofs. Those RPCs are not given to it: they are UNIMPLEMENTED here, as is health's Watch, whose
+open calls would hold up every drain. docs/operating.md lists the bounds that it does not keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import grpc
+from pygrpc_native import EVENT_CANCEL
+from pygrpc_native.aio import Server
+
+NOT_KEPT = frozenset({"grpc.max_connection_age_ms", "grpc.max_connection_age_grace_ms"})
+"""Options that it refuses to take. Others that it cannot keep it passes over without a word, as grpcio does."""
+Handlers = Mapping[str, "grpc.RpcMethodHandler[Any, Any]"]
+
+
+class NativeServer(Server):
+    """Forgets a call whose caller went away before it began. Its base (0.5.0) does so in the call's own task, which
+    then never runs, and would keep each with its metadata for good.
+    """
+
+    def _on_events(self, events: list[tuple[Any, ...]]) -> None:
+        super()._on_events(events)
+        for kind, id, *_ in events:
+            call = self._calls.get(id) if kind == EVENT_CANCEL else None
+            if call is not None and call.task is not None:
+                call.task.add_done_callback(partial(self._forget, id))
+
+    def _forget(self, id: int, _: object) -> None:
+        self._calls.pop(id, None)
+
+
+def native_server(services: Mapping[str, Handlers], options: Sequence[tuple[str, int]]) -> grpc.aio.Server:
+    """Return a server that is not yet bound or started, with the unary RPCs of *services* by their full names.
+
+    Belongs on a running event loop.
+    """
+    server = NativeServer(options=[option for option in options if option[0] not in NOT_KEPT])
+    for name, handlers in services.items():
+        unary = {rpc: it for rpc, it in handlers.items() if not (it.request_streaming or it.response_streaming)}
+        server.add_registered_method_handlers(name, unary)
+    return server
