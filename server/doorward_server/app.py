@@ -179,14 +179,12 @@ class App:
         keep = (
             self._keep_flushing(),
             # Apart from the others: whoever should read standard output may not.
-            self._keep(self.recorder.flush, FLUSH_SECONDS, "sampled decisions wait for the next flush"),
+            self._keep(self._record, FLUSH_SECONDS, "sampled decisions wait for the next flush"),
             self._watch_lease(),
-            self._keep(
-                partial(self._beats.run, self.membership.beat), BEAT_SECONDS, "this replica could not say that it lives"
-            ),
+            self._keep(lambda: self._beats.run(self.membership.beat), BEAT_SECONDS, "nobody hears that this one lives"),
             self._keep_expiring(),
             *(self._keep(*work) for work in self.watch.work),
-            self._keep(partial(self._beats.run, self.registry.tidy), TIDY_SECONDS, "dead replicas stay registered"),
+            self._keep(lambda: self._beats.run(self.registry.tidy), TIDY_SECONDS, "dead replicas stay registered"),
             self._keep(self._prune, PRUNE_SECONDS, "what is over stays in the store"),
         )
         self._tasks = [asyncio.create_task(it) for it in keep]
@@ -260,6 +258,9 @@ class App:
         while True:
             await _attempt(self._sweep, "events of expired keys wait for the next sweep")
             await asyncio.sleep(SWEEP_SECONDS)
+
+    async def _record(self) -> None:
+        await self.recorder.flush()
 
     async def _sweep(self) -> None:
         await self.pools[1].run(self.expiring.sweep, self.clock())
