@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from doorward.alerts import Alert, AlertKind, WatchedAlert
 from doorward.audit import AuditActor, AuditEvent, ChainHead, ChainReport, ChainStatus, HeadStatus
 from doorward.config import TLS, Cache
 from doorward.decision import (
@@ -118,6 +119,7 @@ from doorward.usage import (
     UsageDimension,
     UsageValue,
 )
+from doorward.webhooks import IssuedWebhook, TestedWebhook, Webhook, WebhookDelivery, WebhookDeliveryState
 
 if TYPE_CHECKING:
     from doorward.client import AsyncClient, Client
@@ -126,6 +128,8 @@ __all__ = [
     "TLS",
     "Aborted",
     "AccessibleResources",
+    "Alert",
+    "AlertKind",
     "AllowedActions",
     "AlreadyExists",
     "AppliedKeyspace",
@@ -177,6 +181,7 @@ __all__ = [
     "InvalidArgument",
     "InvalidField",
     "IssuedKey",
+    "IssuedWebhook",
     "Key",
     "KeyBinding",
     "KeyIsExpired",
@@ -223,6 +228,7 @@ __all__ = [
     "StoreUnavailable",
     "StoredResource",
     "Stranding",
+    "TestedWebhook",
     "TooManyActiveKeys",
     "TraceStep",
     "Unauthenticated",
@@ -234,6 +240,10 @@ __all__ = [
     "UsageCount",
     "UsageDimension",
     "UsageValue",
+    "WatchedAlert",
+    "Webhook",
+    "WebhookDelivery",
+    "WebhookDeliveryState",
 ]
 
 

@@ -16,11 +16,22 @@ import grpc.aio
 from google.protobuf.descriptor import FileDescriptor
 
 from doorward.config import Settings, is_loopback
-from doorward.v1 import audit_pb2, authz_pb2, directory_pb2, keys_pb2, keyspaces_pb2, usage_pb2
+from doorward.v1 import (
+    alerts_pb2,
+    audit_pb2,
+    authz_pb2,
+    directory_pb2,
+    keys_pb2,
+    keyspaces_pb2,
+    usage_pb2,
+    webhooks_pb2,
+)
 
 C = TypeVar("C", bound=grpc.Channel | grpc.aio.Channel)
 
 _FILES: tuple[FileDescriptor, ...] = (
+    alerts_pb2.DESCRIPTOR,
+    webhooks_pb2.DESCRIPTOR,
     authz_pb2.DESCRIPTOR,
     directory_pb2.DESCRIPTOR,
     keys_pb2.DESCRIPTOR,
@@ -53,10 +64,12 @@ _KINDS = {
 # Calls whose second try could do harm or answer with an error about the first one's success. CreateKey and RotateKey
 # are not among them: every one of them carries a request_id. BatchRevokeKeys counts what it ended, which a second try
 # would not find again. ImportKeys is long and dear, and its caller sends it again if it fails. A Lease that ended
-# begins with nothing, which its holder must know.
+# begins with nothing, which its holder must know. RotateWebhookSecret would forget the secret of the first try.
 _NOT_REPEATABLE = frozenset(
-    f"{verb}{noun}" for noun in ("Organization", "Principal", "Group", "Binding") for verb in ("Create", "Delete")
-) | {"BatchRevokeKeys", "DeleteKey", "DeleteResource", "ImportKeys", "Lease"}
+    f"{verb}{noun}"
+    for noun in ("Organization", "Principal", "Group", "Binding", "Webhook")
+    for verb in ("Create", "Delete")
+) | {"BatchRevokeKeys", "DeleteKey", "DeleteResource", "ImportKeys", "Lease", "RotateWebhookSecret"}
 
 SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],

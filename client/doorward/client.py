@@ -22,6 +22,7 @@ from doorward.calls import (
     Pages,
     Stream,
     T,
+    alerts,
     audit,
     authz,
     directory,
@@ -33,6 +34,7 @@ from doorward.calls import (
     leaks,
     listing,
     usage,
+    webhooks,
 )
 from doorward.calls.authz import Deciding
 from doorward.channels import aio_pool, sync_pool
@@ -116,6 +118,18 @@ class Client(Caller[grpc.Channel]):
     list_keyspaces = listed(keyspaces.list_keyspaces)
     get_json_web_key_set = call(keyspaces.get_json_web_key_set)
 
+    list_alerts = listed(alerts.list_alerts)
+    acknowledge_alert = call(alerts.acknowledge_alert)
+    watch_alerts = feed(alerts.watch_alerts)
+
+    create_webhook = call(webhooks.create_webhook)
+    list_webhooks = listed(webhooks.list_webhooks)
+    update_webhook = call(webhooks.update_webhook)
+    rotate_webhook_secret = call(webhooks.rotate_webhook_secret)
+    delete_webhook = call(webhooks.delete_webhook)
+    list_webhook_deliveries = listed(webhooks.list_webhook_deliveries)
+    redeliver_webhook = call(webhooks.redeliver_webhook)
+    test_webhook = call(webhooks.test_webhook)
     get_usage = call(usage.get_usage)
     export_usage = feed(usage.export_usage)
     list_decisions = listed(usage.list_decisions)
@@ -271,6 +285,18 @@ class AsyncClient(Caller[grpc.aio.Channel]):
     list_keyspaces = alisted(keyspaces.list_keyspaces)
     get_json_web_key_set = acall(keyspaces.get_json_web_key_set)
 
+    list_alerts = alisted(alerts.list_alerts)
+    acknowledge_alert = acall(alerts.acknowledge_alert)
+    watch_alerts = afeed(alerts.watch_alerts)
+
+    create_webhook = acall(webhooks.create_webhook)
+    list_webhooks = alisted(webhooks.list_webhooks)
+    update_webhook = acall(webhooks.update_webhook)
+    rotate_webhook_secret = acall(webhooks.rotate_webhook_secret)
+    delete_webhook = acall(webhooks.delete_webhook)
+    list_webhook_deliveries = alisted(webhooks.list_webhook_deliveries)
+    redeliver_webhook = acall(webhooks.redeliver_webhook)
+    test_webhook = acall(webhooks.test_webhook)
     get_usage = acall(usage.get_usage)
     export_usage = afeed(usage.export_usage)
     list_decisions = alisted(usage.list_decisions)

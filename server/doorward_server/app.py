@@ -54,6 +54,8 @@ from doorward_server.service.telling import Telling
 from doorward_server.service.usage import LastUse
 from doorward_server.service.waiting import Registry, Waiting
 from doorward_server.store import Store
+from doorward_server.watch import Watch
+from doorward_server.wire.alerts import AlertServicer
 from doorward_server.wire.audit import AuditServicer
 from doorward_server.wire.authz import AuthzServicer
 from doorward_server.wire.directory import DirectoryServicer
@@ -64,6 +66,7 @@ from doorward_server.wire.metrics import Metrics
 from doorward_server.wire.scraping import serve_metrics
 from doorward_server.wire.server import QUIET, Servicers, Tls, bind, make_server, set_health
 from doorward_server.wire.usage import UsageServicer
+from doorward_server.wire.webhooks import WebhookServicer
 
 log = structlog.get_logger("doorward")
 FLUSH_SECONDS = 1.0
@@ -131,6 +134,7 @@ class App:
     authorizer: Authorizer
     uses: LastUse
     counting: Counting
+    watch: Watch
     recorder: Recorder
     retention: Retention
     metrics: Metrics
@@ -188,6 +192,7 @@ class App:
         self._stopped = True
         await self._health.enter_graceful_shutdown()
         self.leasing.close()
+        self.watch.close()
         await self._drain()
         for task in self._tasks:
             task.cancel()
@@ -195,6 +200,7 @@ class App:
         for flush, loss in (
             (self.uses.flush, "last uses are lost"),
             (self.counting.flush, "usage is lost"),
+            (self.watch.noticing.flush, "alerts are lost"),
             (self.recorder.flush, "sampled decisions are not recorded"),
         ):
             try:
@@ -233,6 +239,7 @@ class App:
                     await self.uses.due.wait()
             await attempt(self.uses.flush, "last uses wait for the next flush")
             await attempt(self.counting.flush, "usage waits for the next flush")
+            await attempt(self.watch.noticing.flush, "alerts wait for the next flush")
             self._tell_dropped()
             await asyncio.sleep(FLUSH_SECONDS / 10)
 
@@ -245,7 +252,7 @@ class App:
     def _chores(self) -> Iterable[Coroutine[Any, Any, None]]:
         beats, management, now = self._beats, self.pools[1], self.clock
         # Apart from other flushes: whoever should read standard output may not.
-        yield keep(lambda: FLUSH_SECONDS, lambda: self.recorder.flush(), "sampled decisions wait for the next flush")
+        yield keep(lambda: FLUSH_SECONDS, self._record, "sampled decisions wait for the next flush")
         beat = "this replica could not say that it lives"
         yield keep(lambda: BEAT_SECONDS, lambda: beats.run(self.membership.beat), beat)
         yield keep(lambda: TIDY_SECONDS, lambda: beats.run(self.registry.tidy), "dead replicas stay registered")
@@ -255,6 +262,8 @@ class App:
             "events of expired keys wait for the next sweep",
             at_once=True,
         )
+        for work, seconds, complaint in self.watch.work:
+            yield keep(partial(float, seconds), work, complaint)
         yield keep(lambda: PRUNE_SECONDS, self._prune, "what is over stays in the store")
         yield keep(
             lambda: RETENTION_SECONDS,
@@ -262,6 +271,9 @@ class App:
             "audit events that are too old stay for now",
             at_once=True,
         )
+
+    async def _record(self) -> None:
+        await self.recorder.flush()
 
     async def _prune(self) -> None:
         management = self.pools[1]
@@ -298,8 +310,10 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     recording = Pool("recording", threads=1, backlog=64)  # answers wait for what is done here
     chance = dice.Random(random(8)).random  # noqa: S311  # which ALLOWs are recorded is no secret
     recorder = Recorder(store, LogFile(config.decisions), to_stdout, recording, chance)
+    mint = Mint(keyring, random, config.bcrypt_cost)
+    watch = Watch.build(config, store, catalog, guard, mint, management, clock, random)
+    telling = Telling(counting, watch.noticing, recorder, new_id("d", random) + "-")
     metrics.watch_losses(lambda: (counting.dropped, recorder.dropped))
-    telling = Telling(counting, recorder, new_id("d", random) + "-")
     prover = Prover(store, keyring, slow, penalty, management, clock, random(32))
     waits = Pool("waits", threads=1, backlog=8)  # one look at a time: those who wait share it
     freshness = Freshness(reads, keyring.current.lookup, boot)
@@ -310,26 +324,28 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     stale = round(config.serve_stale_for * SECOND)
     membership = Membership(store, keyring, config.peppers, clock, partial(new_id, "replica", random), stale)
     lease = _follow(store, membership, freshness, catalog, guard, metrics, waits, uses, counting, clock)
-    mint = Mint(keyring, random, config.bcrypt_cost)
     keys = Keys(store, catalog, guard, mint, quotas, clock, random)
     imports = Imports(
         store, catalog, guard, keys, mint, keyring.current.lookup, management, hashing, quotas, clock, random
     )
     batch_revokes, reveals = BatchRevokes(store, catalog, guard, clock), Reveals(store, catalog, keys, mint, clock)
-    auditing, leaks = Auditing(store, guard, clock), LeakReports(store, finder, guard, management, clock)
-    directory = Directory(store, guard, clock)
+    auditing = Auditing(store, guard, clock)
+    leaks = LeakReports(store, finder, guard, management, watch.noticing.leaked, clock)
+    directory, keyspaces = Directory(store, guard, clock), Keyspaces(store, catalog, guard, mint, clock)
     roles = Roles(store, catalog, guard, quotas, clock, random)
-    keyspaces = Keyspaces(store, catalog, guard, mint, clock)
     servicers = Servicers(
         keys=KeyServicer(keys, imports, batch_revokes, reveals, leaks, catalog, management, clock),
         authz=AuthzServicer(authorizer, Explainer(Asking(finder, guard), clock), lease.leasing, metrics),
         directory=DirectoryServicer(directory, roles, Facts(store, catalog, guard, quotas, clock), management),
         keyspaces=KeyspaceServicer(keyspaces, management),
+        alerts=AlertServicer(watch.alerts, management),
+        webhooks=WebhookServicer(watch.webhooks, management, watch.posting),
         usage=UsageServicer(Reports(store, guard, clock), management),
         audit=AuditServicer(auditing, management),
     )
-    pools = (reads, management, slow, penalty, hashing, waits, recording, limits)
-    services = (keys, directory, roles, keyspaces, authorizer, uses, counting, recorder, Retention(store, catalog))
+    pools = (reads, management, slow, penalty, hashing, waits, recording, limits, watch.posting)
+    watched = (counting, watch, recorder, Retention(store, catalog))
+    services = (keys, directory, roles, keyspaces, authorizer, uses, *watched)
     sweeps = Expiring(store), AuditRetention(store, config.audit_retention_days)
     return App(config, store, *services, metrics, *lease, *sweeps, clock, pools, servicers)
 

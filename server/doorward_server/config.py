@@ -62,6 +62,9 @@ class Config(BaseModel):
     )
     drain_seconds: float = Field(10.0, ge=0, le=3600, description="How long calls may go on after SIGTERM.")
     bcrypt_cost: int = Field(12, ge=4, le=16, description="Of bcrypt-sha256 secrets that are made from now on.")
+    webhook_allow_private: bool = Field(False, description="Send webhooks into private networks, too.")
+    webhook_allow_http: bool = Field(False, description="Send webhooks over plain HTTP, too.")
+    webhook_ca: Path | None = Field(None, description="PEM file: authorities for webhooks besides the system's.")
     max_keys: int = Field(1_000_000, ge=1, description="Keys per organization.")
     audit_retention_days: int = Field(
         0, ge=0, le=36_500, description="Days that audit events are kept at least; 0: for ever."

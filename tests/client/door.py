@@ -15,6 +15,8 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from doorward.v1 import (
+    alerts_pb2,
+    alerts_pb2_grpc,
     audit_pb2,
     audit_pb2_grpc,
     authz_pb2,
@@ -27,6 +29,8 @@ from doorward.v1 import (
     keyspaces_pb2_grpc,
     usage_pb2,
     usage_pb2_grpc,
+    webhooks_pb2,
+    webhooks_pb2_grpc,
 )
 
 KEY = "dw_live_0123456789abcdefghijklmnopqrstuvwxyzABCD"
@@ -75,6 +79,14 @@ class Asked:
 Answer = Message | Failure | Callable[[Any], Message]
 
 
+@dataclass(frozen=True)
+class Fed:
+    """What one stream of answers has, and how it ends."""
+
+    answers: tuple[Message, ...]
+    end: Failure | None = None
+
+
 @dataclass
 class Door:
     """What to answer, and what was asked."""
@@ -82,6 +94,7 @@ class Door:
     port: int = 0
     asked: list[Asked] = field(default_factory=list)
     answers: dict[str, list[Answer]] = field(default_factory=lambda: defaultdict(list))
+    fed: dict[str, list[Fed]] = field(default_factory=lambda: defaultdict(list))
 
     @property
     def target(self) -> str:
@@ -96,7 +109,10 @@ class Door:
         self.answers[rpc] = list(answers)
 
     def feed(self, rpc: str, empty: Message, request: Any, context: grpc.ServicerContext) -> Iterator[Message]:
-        """Give all answers of an RPC, one after the other."""
+        """Give the next of this RPC's `fed` streams; without any, all of its answers, one after the other."""
+        if self.fed[rpc]:
+            yield from self._fed(rpc, request, context)
+            return
         while True:
             more = len(self.answers[rpc]) > 1
             yield self.answer(rpc, empty, request, context)
@@ -115,6 +131,16 @@ class Door:
                 context.set_trailing_metadata((("grpc-status-details-bin", answer.details),))
             context.abort(answer.code, answer.message)
         return answer if isinstance(answer, Message) else answer(request)
+
+    def _fed(self, rpc: str, request: Any, context: grpc.ServicerContext) -> Iterator[Message]:
+        self.asked.append(
+            Asked(rpc, request, dict(context.invocation_metadata()), context.time_remaining(), context.peer())
+        )
+        fed = self.fed[rpc].pop(0)
+        yield from fed.answers
+        if fed.end is not None:
+            context.set_trailing_metadata((("grpc-status-details-bin", fed.end.details),))
+            context.abort(fed.end.code, fed.end.message)
 
 
 def _servicer(door: Door, base: type, file: Any) -> Any:
@@ -135,6 +161,12 @@ def opened(credentials: grpc.ServerCredentials | None = None) -> Iterator[Door]:
     """Serve on a free port until the end."""
     door = Door()
     server = grpc.server(futures.ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
+    webhooks_pb2_grpc.add_WebhookServiceServicer_to_server(
+        _servicer(door, webhooks_pb2_grpc.WebhookServiceServicer, webhooks_pb2), server
+    )
+    alerts_pb2_grpc.add_AlertServiceServicer_to_server(
+        _servicer(door, alerts_pb2_grpc.AlertServiceServicer, alerts_pb2), server
+    )
     authz_pb2_grpc.add_AuthzServiceServicer_to_server(
         _servicer(door, authz_pb2_grpc.AuthzServiceServicer, authz_pb2), server
     )

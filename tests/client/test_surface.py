@@ -11,15 +11,18 @@ from typing import Any
 import pytest
 
 import doorward
-from doorward import AsyncClient, Client, audit, decision, errors, imports, leaks, model, usage
+from doorward import AsyncClient, Client, alerts, audit, decision, errors, imports, leaks, model, usage, webhooks
+from doorward.calls import alerts as alert_calls
 from doorward.calls import audit as auditing
 from doorward.calls import decided, directory, keys, keyspaces, listing
 from doorward.calls import leaks as leaking
 from doorward.calls.imports import OUTCOMES
 from doorward.calls.usage import DIMENSIONS, FORMATS
 from doorward.calls.values import PROPAGATIONS
+from doorward.calls.webhooks import DELIVERY_STATES
 from doorward.channels import PATHS, SERVICE_CONFIG
 from doorward.v1 import (
+    alerts_pb2,
     audit_pb2,
     authz_pb2,
     directory_pb2,
@@ -28,6 +31,7 @@ from doorward.v1 import (
     keys_pb2,
     keyspaces_pb2,
     usage_pb2,
+    webhooks_pb2,
 )
 
 RPCS = sorted({path.rpartition("/")[2] for path in PATHS.values()} - {"Lease"})
@@ -40,7 +44,7 @@ def test_all_holds_every_public_name() -> None:
     assert all(getattr(doorward, name) is not None for name in names)
     defined = {
         name
-        for module in (audit, decision, errors, imports, leaks, model, usage)
+        for module in (alerts, audit, decision, errors, imports, leaks, model, usage, webhooks)
         for name, kind in vars(module).items()
         if inspect.isclass(kind) and kind.__module__ == module.__name__
     }
@@ -114,6 +118,13 @@ def test_the_docstring_draws_the_tree_as_it_is() -> None:
         (audit.ChainStatus, auditing.STATUSES, audit_pb2.ChainStatus, "CHAIN_STATUS_"),
         (audit.HeadStatus, auditing.HEADS, audit_pb2.HeadStatus, "HEAD_STATUS_"),
         (leaks.LeakOutcome, leaking.OUTCOMES, keys_pb2.LeakOutcome, "LEAK_OUTCOME_"),
+        (
+            webhooks.WebhookDeliveryState,
+            DELIVERY_STATES,
+            webhooks_pb2.WebhookDeliveryState,
+            "WEBHOOK_DELIVERY_STATE_",
+        ),
+        (alerts.AlertKind, alert_calls.ALERT_KINDS, alerts_pb2.AlertKind, "ALERT_KIND_"),
         (model.KeyState, keys.STATES, keys_pb2.KeyState, "KEY_STATE_"),
         (model.Ceiling, keys.CEILINGS, keys_pb2.Ceiling, "CEILING_"),
         (model.PrincipalKind, directory.KINDS, directory_pb2.PrincipalKind, "PRINCIPAL_KIND_"),
@@ -139,6 +150,7 @@ def test_retries_are_for_unavailable_and_for_what_may_be_repeated() -> None:
     assert set(RPCS) - retried == {
         "BatchRevokeKeys", "ImportKeys", "CreateBinding", "CreateGroup", "CreateOrganization", "CreatePrincipal",
         "DeleteBinding", "DeleteGroup", "DeleteKey", "DeleteOrganization", "DeletePrincipal", "DeleteResource",
+        "CreateWebhook", "DeleteWebhook", "RotateWebhookSecret",
     }  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from doorward import (
     AccessibleResources,
+    Alert,
     AllowedActions,
     AppliedKeyspace,
     Ceiling,
@@ -246,6 +247,23 @@ class Customer:
         server = self.desk.server
         server.on_loop(server.app.counting.flush)
         return (client or self.root).get_usage(by=by, **{**self._here, **scope})
+
+    def alerts(self, rule: str) -> list[Alert]:
+        """What a rule of this product has told of this customer, once all there is to see has been looked at."""
+        server = self.desk.server
+        watch = server.app.watch
+        self.usage()
+        server.on_loop(watch.noticing.flush)
+        watch.sweeps.sweep(server.clock())
+        return [it for it in self.root.list_alerts(organization=self.id) if it.rule == rule]
+
+    def until_told(self, rule: str, count: int) -> list[Alert]:
+        """The same, once there are *count*: another look may be under way."""
+        end = time.monotonic() + TIMEOUT
+        while len(told := self.alerts(rule)) < count and time.monotonic() < end:
+            time.sleep(0.02)
+        assert len(told) == count, told
+        return told
 
     def member(self, principal: str, *roles: str) -> Client:
         """A client that calls Doorward as *principal*, which holds *roles* there (default: member)."""

@@ -7,7 +7,7 @@ from typing import Any
 from doorward_server.core.keyspace import compile_keyspace
 from doorward_server.core.model import DAY, SECOND
 from doorward_server.core.routes import Route
-from doorward_server.core.sections import Alert, DecisionLog, Limits, Per, Sections, Window
+from doorward_server.core.sections import AlertRule, DecisionLog, Limits, Per, Sections, Window
 
 
 def sections(**document: Any) -> Sections:
@@ -49,9 +49,9 @@ def test_alerts_keep_what_they_were_given() -> None:
         }
     ).alerts
     assert kept == (
-        Alert("soon", "expiring", {"before": (30 * DAY, DAY // 2)}),
-        Alert("idle", "unused", {"after": 90 * DAY}),
-        Alert("odd", "unusual_activity", {"factor": 5.0}),
+        AlertRule("soon", "expiring", {"before": (30 * DAY, DAY // 2)}),
+        AlertRule("idle", "unused", {"after": 90 * DAY}),
+        AlertRule("odd", "unusual_activity", {"factor": 5.0}),
     )
 
 

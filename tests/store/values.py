@@ -6,6 +6,7 @@ import itertools
 from dataclasses import replace
 from typing import Any
 
+from doorward_server.core.alerts import Alert, AlertKind
 from doorward_server.core.directory import (
     Attributes,
     Binding,
@@ -87,6 +88,22 @@ def key(id: str = "", organization: str = "acme", **changes: Any) -> Key:
         created_at=NOW,
         updated_at=NOW,
         secrets=(secret(),),
+    )
+    return replace(made, **changes)
+
+
+def alert(organization: str = "acme", topic: str = "", **changes: Any) -> Alert:
+    made = Alert(
+        organization=organization,
+        keyspace="aiia",
+        rule="leak",
+        kind=AlertKind.LEAKED,
+        subject="key_1",
+        key="key_1",
+        at=NOW,
+        message="The text of the key 'key_1' was found.",
+        topic=topic or f"topic{next(_numbers)}",
+        quiet=0,
     )
     return replace(made, **changes)
 

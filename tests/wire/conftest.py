@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,9 @@ from tests import databases
 from tests.wire.clinics import CLINIC
 from tests.wire.serving import Server, serving
 from tests.wire.tenants import Tenant, new_tenant
+
+HOOKS: dict[str, Any] = {"webhook_allow_http": True, "webhook_allow_private": True}
+"""So that tests can be receivers."""
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +27,7 @@ def transport() -> str:
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A furnished server on a store of either kind."""
     folder = tmp_path_factory.mktemp("server")
-    with databases.fresh(str(request.param), folder) as url, serving(url, folder) as server:
+    with databases.fresh(str(request.param), folder) as url, serving(url, folder, **HOOKS) as server:
         yield server
 
 

@@ -9,12 +9,14 @@ from typing import Any
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
+from doorward.v1 import alerts_pb2 as alerts
 from doorward.v1 import audit_pb2 as audit
 from doorward.v1 import authz_pb2 as authz
 from doorward.v1 import directory_pb2 as directory
 from doorward.v1 import keys_pb2 as keys
 from doorward.v1 import keyspaces_pb2 as keyspaces
 from doorward.v1 import usage_pb2 as usage
+from doorward.v1 import webhooks_pb2 as webhooks
 from tests.wire.serving import example, unique
 from tests.wire.tenants import Tenant, new_tenant, question
 
@@ -143,6 +145,20 @@ def _resource(t: Tenant) -> dict[str, Any]:
     return fields
 
 
+RECEIVER = "http://127.0.0.1:1/hook"
+"""Nobody listens there, which takes no time to find out."""
+
+
+def _webhook_update(t: Tenant) -> Message:
+    webhook = webhooks.Webhook(organization=t.id, id=t.webhook(RECEIVER), description="New")
+    return webhooks.UpdateWebhookRequest(webhook=webhook, update_mask=FieldMask(paths=["description"]))
+
+
+def _redelivery(t: Tenant) -> Message:
+    webhook = t.webhook(RECEIVER)
+    return webhooks.RedeliverWebhookRequest(organization=t.id, webhook=webhook, id=t.delivery(webhook))
+
+
 REQUESTS: dict[str, Row] = {
     "CreateKey": Row("keys:create", lambda t: t.new_key(scopes=["read:findings"])),
     "GetKey": Row("keys:get", lambda t: keys.GetKeyRequest(**_key(t)), "id"),
@@ -269,6 +285,40 @@ REQUESTS: dict[str, Row] = {
         "keyspaces:get", lambda _: keyspaces.GetJsonWebKeySetRequest(name="aiia"), "name", operator=True
     ),
     "TestKeyspace": Row("keyspaces:get", lambda _: keyspaces.TestKeyspaceRequest(name="aiia"), "name", operator=True),
+    "CreateWebhook": Row(
+        "webhooks:create",
+        lambda t: webhooks.CreateWebhookRequest(webhook=webhooks.Webhook(organization=t.id, url=RECEIVER)),
+    ),
+    "ListWebhooks": Row("webhooks:list", lambda t: webhooks.ListWebhooksRequest(organization=t.id)),
+    "UpdateWebhook": Row("webhooks:update", _webhook_update, "webhook.id"),
+    "RotateWebhookSecret": Row(
+        "webhooks:update",
+        lambda t: webhooks.RotateWebhookSecretRequest(organization=t.id, id=t.webhook(RECEIVER)),
+        "id",
+    ),
+    "DeleteWebhook": Row(
+        "webhooks:delete",
+        lambda t: webhooks.DeleteWebhookRequest(organization=t.id, id=t.webhook(RECEIVER)),
+        "id",
+    ),
+    "ListWebhookDeliveries": Row(
+        "webhooks:list",
+        lambda t: webhooks.ListWebhookDeliveriesRequest(organization=t.id, webhook=t.webhook(RECEIVER)),
+        "webhook",
+    ),
+    "RedeliverWebhook": Row("webhooks:redeliver", _redelivery, "webhook"),
+    "TestWebhook": Row(
+        "webhooks:test",
+        lambda t: webhooks.TestWebhookRequest(organization=t.id, id=t.webhook(RECEIVER)),
+        "id",
+    ),
+    "ListAlerts": Row("alerts:list", lambda t: alerts.ListAlertsRequest(organization=t.id)),
+    "WatchAlerts": Row("alerts:watch", lambda t: alerts.WatchAlertsRequest(organization=t.id)),
+    "AcknowledgeAlert": Row(
+        "alerts:acknowledge",
+        lambda t: alerts.AcknowledgeAlertRequest(organization=t.id, id=t.alert()),
+        "id",
+    ),
     "GetUsage": Row("usage:get", lambda t: usage.GetUsageRequest(scope=_used(t)), "scope.key_id"),
     "ExportUsage": Row(
         "usage:get",

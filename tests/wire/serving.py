@@ -23,6 +23,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from doorward.v1 import (
+    alerts_pb2_grpc,
     audit_pb2_grpc,
     authz_pb2_grpc,
     directory_pb2_grpc,
@@ -31,6 +32,7 @@ from doorward.v1 import (
     keyspaces_pb2,
     keyspaces_pb2_grpc,
     usage_pb2_grpc,
+    webhooks_pb2_grpc,
 )
 from doorward_server import logs
 from doorward_server.app import App, build, opened
@@ -106,6 +108,8 @@ class Api:
         self.keys = keys_pb2_grpc.KeyServiceStub(dressed)
         self.authz = authz_pb2_grpc.AuthzServiceStub(dressed)
         self.directory = directory_pb2_grpc.DirectoryServiceStub(dressed)
+        self.webhooks = webhooks_pb2_grpc.WebhookServiceStub(dressed)
+        self.alerts = alerts_pb2_grpc.AlertServiceStub(dressed)
         self.keyspaces = keyspaces_pb2_grpc.KeyspaceServiceStub(dressed)
         self.usage = usage_pb2_grpc.UsageServiceStub(dressed)
         self.audit = audit_pb2_grpc.AuditServiceStub(dressed)
@@ -117,6 +121,8 @@ class Api:
             "AuthzService": self.authz,
             "DirectoryService": self.directory,
             "KeyspaceService": self.keyspaces,
+            "AlertService": self.alerts,
+            "WebhookService": self.webhooks,
             "UsageService": self.usage,
             "AuditService": self.audit,
         }[service]

@@ -10,9 +10,11 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from doorward.v1 import authz_pb2, directory_pb2, keys_pb2
+from doorward.v1 import authz_pb2, directory_pb2, keys_pb2, webhooks_pb2
 from doorward_server.core.keytext import mint
 from doorward_server.core.model import SECOND
+from tests.store.values import alert as an_alert
+from tests.wire.replicas import until
 from tests.wire.serving import Api, Held, Server, unique
 
 HOUR = 3600
@@ -116,6 +118,24 @@ class Tenant:
         return self.root.directory.UpdatePrincipal(
             directory_pb2.UpdatePrincipalRequest(principal=principal, update_mask=FieldMask(paths=["enabled"]))
         )
+
+    def alert(self, **changes: Any) -> str:
+        """Put an alert into the store, and return its id."""
+        (added,) = self.server.app.store.alerts.add([an_alert(self.id, **{"at": self.server.clock.now, **changes})])
+        return added.id
+
+    def webhook(self, url: str, **settings: Any) -> str:
+        """Make a webhook."""
+        webhook = webhooks_pb2.Webhook(organization=self.id, url=url, **settings)
+        return self.root.webhooks.CreateWebhook(webhooks_pb2.CreateWebhookRequest(webhook=webhook)).webhook.id
+
+    def delivery(self, webhook: str) -> str:
+        """Tell a webhook of an alert, and return the id of the message, once it is on its way."""
+        self.alert()
+        self.server.on_loop(self.server.app.watch.deliveries.work)
+        request = webhooks_pb2.ListWebhookDeliveriesRequest(organization=self.id, webhook=webhook)
+        until(lambda: bool(self.root.webhooks.ListWebhookDeliveries(request).deliveries))
+        return str(self.root.webhooks.ListWebhookDeliveries(request).deliveries[0].id)
 
     def events(self, action: str = "", target: str = "") -> list[Any]:
         """The audit events of this organization, oldest first."""

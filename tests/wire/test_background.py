@@ -16,6 +16,7 @@ from doorward_server.service.auditing import AuditRetention
 from doorward_server.service.counting import Counting
 from doorward_server.service.decision_log import Recorder
 from doorward_server.service.expiring import Expiring
+from doorward_server.service.noticing import Noticing
 from doorward_server.service.replica import Membership
 from doorward_server.service.retention import Retention
 from doorward_server.service.usage import LastUse
@@ -33,6 +34,7 @@ WORK: dict[str, tuple[type, str]] = {
     "the registry": (Registry, "tidy"),
     "the change log": (Store, "prune_changes"),
     "usage": (Counting, "flush"),
+    "alerts": (Noticing, "flush"),
     "recorded decisions": (Recorder, "flush"),
     "what is too old": (Retention, "sweep"),
     "audit events": (AuditRetention, "sweep"),

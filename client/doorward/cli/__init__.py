@@ -9,7 +9,7 @@ Exit codes:
 
 0  done; authorize: allowed
 1  authorize: denied; keys import: some rows were rejected; keyspaces test: some questions are answered otherwise;
-   audit verify: the log was changed; scan: keys were found
+   audit verify: the log was changed; scan: keys were found; webhooks test: the receiver does not have it
 2  could not ask: wrong usage or configuration, invalid input, no connection, no answer; authorize: every failure
 3  not permitted: Doorward does not accept the caller's key, or the key may not do this
 4  not found

@@ -8,7 +8,21 @@ import typer
 from typer.core import TyperGroup
 
 from doorward import cli
-from doorward.cli import audit, compromised, directory, facts, groups, imports, keys, keyspaces, rights, scan, usage
+from doorward.cli import (
+    alerts,
+    audit,
+    compromised,
+    directory,
+    facts,
+    groups,
+    imports,
+    keys,
+    keyspaces,
+    rights,
+    scan,
+    usage,
+    webhooks,
+)
 from doorward.cli.decisions import authorize, whoami
 from doorward.cli.session import Output, Session, environment, exit_code, explain, tell
 from doorward.errors import DoorwardError
@@ -74,6 +88,8 @@ app.add_typer(groups.bindings, name="bindings")
 app.add_typer(facts.relations, name="relations")
 app.add_typer(facts.resources, name="resources")
 app.add_typer(audit.app, name="audit")
+app.add_typer(alerts.app, name="alerts")
+app.add_typer(webhooks.app, name="webhooks")
 keys.app.command("import")(imports.import_keys)
 keys.app.command("compromised")(compromised.compromised)
 app.add_typer(keys.app, name="keys")

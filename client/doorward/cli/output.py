@@ -125,6 +125,11 @@ def write_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 
 
+def write_line(session: Session, value: Any, text: str) -> None:
+    """Write one of many, as it comes: *value*, as `jsonable` gave it, or *text*, on a line of its own."""
+    print(json.dumps(value) if session.json else plain(text).replace("\n", " "), flush=True)
+
+
 def _write_table(table: Table) -> None:
     # A terminal wraps as it can; anything else gets whole lines.
     width = None if sys.stdout.isatty() else 100_000

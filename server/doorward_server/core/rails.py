@@ -235,8 +235,13 @@ def span_text(span: int) -> str:
 
 def rotate_by(rails: Rails, key: Key) -> Instant | None:
     """Return when the newest secret of *key* should be replaced at the latest; None: there is no such rule for it."""
-    every = rails.rotate_every_by_type.get(key.type, rails.rotate_every)
+    every = rotate_every(rails, key.type)
     return None if every is None or key.revoked_at is not None else key.secrets[0].created_at + every
+
+
+def rotate_every(rails: Rails, type: str) -> int | None:
+    """Return how old a secret of a key of *type* should become at most; None: there is no such rule for it."""
+    return rails.rotate_every_by_type.get(type, rails.rotate_every)
 
 
 # --- who makes and ends keys ------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@
         per-flow: {per: key_and_resource, limit: 10, window: 1m, actions: ["flows:*"]}   # default: all actions
     alerts:
       failures: {when: failed_authentication, per: key, count: 20, window: 10m}          # per: key, address, prefix
-      unusual: {when: unusual_activity, factor: 5}          # times what the key does at that hour of the week
+      unusual: {when: unusual_activity, factor: 5}          # times its habit at that hour of the week; default: 5
       near: {when: limit_nearly_used, percent: [80, 95]}
       soon: {when: expiring, before: [30d, 7d, 1d]}
       idle: {when: unused, after: 90d}
@@ -23,8 +23,8 @@
       to: [store]                     # store, file, stdout; default: [store] for all, else [stdout]
       keep: 90d                       # in the store; default: 90d
 
-All of it is checked when the file is applied. How limits count: `limits`; usage is kept and decisions are recorded by
-`service.retention` and `service.decision_log`; alerts are for a later version.
+All of it is checked when the file is applied. How limits count: `limits`; when alerts are raised: `alerts`; usage is
+kept and decisions are recorded by `service.retention` and `service.decision_log`.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Alert:
-    """What somebody is to be told of."""
+class AlertRule:
+    """What somebody is to be told of: see `core.alerts`."""
 
     name: str
     when: str
@@ -110,10 +110,12 @@ class Sections:
     """All of it, checked."""
 
     limits: Limits = field(default_factory=Limits)
-    alerts: tuple[Alert, ...] = ()
+    alerts: tuple[AlertRule, ...] = ()
     keep_usage: int = 400 * DAY
     decision_log: DecisionLog = field(default_factory=DecisionLog)
     routes: tuple[Route, ...] = ()
+    nearly: int = 101
+    """The lowest percentage of a limit that an alert tells of; 101: none does."""
 
 
 ALERTS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
@@ -132,12 +134,14 @@ ALERTS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
 def compile_sections(document: Document, keyspace: Keyspace) -> Sections:
     """Compile what *keyspace*'s file says about counting and watching. Raises KeyspaceInvalid."""
     limits = _limits(document.get("limits") or {}, keyspace)
+    alerts = tuple(
+        _alert(f"alerts.{name}", name, alert, keyspace, limits)
+        for name, alert in (document.get("alerts") or {}).items()
+    )
     return Sections(
         limits=limits,
-        alerts=tuple(
-            _alert(f"alerts.{name}", name, alert, keyspace, limits)
-            for name, alert in (document.get("alerts") or {}).items()
-        ),
+        alerts=alerts,
+        nearly=min((percent for it in alerts for percent in it.settings.get("percent", ())), default=101),
         keep_usage=_duration("usage.keep", (document.get("usage") or {}).get("keep") or "400d", 100 * MAX_WINDOW),
         decision_log=_decision_log(document.get("decision_log") or {}),
         routes=compile_routes(document.get("routes") or (), keyspace),
@@ -186,7 +190,7 @@ def _expand(place: str, action: str, keyspace: Keyspace) -> list[str]:
     return fitting
 
 
-def _alert(place: str, name: str, document: Document, keyspace: Keyspace, limits: Limits) -> Alert:
+def _alert(place: str, name: str, document: Document, keyspace: Keyspace, limits: Limits) -> AlertRule:
     matching(place, name, NAME)
     when = document["when"]
     needed, possible = ALERTS[when]
@@ -205,7 +209,7 @@ def _alert(place: str, name: str, document: Document, keyspace: Keyspace, limits
     if "before" in settings:
         spans = enumerate(settings["before"])
         settings["before"] = tuple(_duration(f"{place}.before[{i}]", text, MAX_WINDOW) for i, text in spans)
-    return Alert(name, when, settings)
+    return AlertRule(name, when, settings)
 
 
 def _decision_log(document: Document) -> DecisionLog:

@@ -227,6 +227,7 @@ class Authorizer:
         if dry_run or not decision.allowed or found.subject is None or not found.keyspace.sections.limits.windows:
             return decision, ()
         charged = await self._limiter.charge(found.subject, question, found.keyspace, cost)
+        self._telling.charged(found.subject, question, found.keyspace, charged)
         return (decision if charged.reason is None else DENIED[charged.reason]), charged.limits
 
     def _limited(self, found: Found, question: Question, decision: Decision) -> bool:

@@ -20,7 +20,7 @@ from doorward_server.core.fields import check_id
 from doorward_server.core.formats import present
 from doorward_server.core.freshness import Dependency, Fill
 from doorward_server.core.keytext import SecretText
-from doorward_server.core.model import Instant
+from doorward_server.core.model import Instant, Key
 from doorward_server.core.policy import Keyspace
 from doorward_server.core.reasons import Reason
 from doorward_server.core.records import Record
@@ -80,6 +80,8 @@ class Found(NamedTuple):
     """The record; None where there is nobody."""
     prefix: str = ""
     """What a text began like that is nobody's key, as far as the keyspace says that itself."""
+    meant: tuple[str, str] | None = None
+    """Organization and id of the key that such a text was to be of, by its lookup."""
 
 
 class Shared:
@@ -195,7 +197,7 @@ class Finder:
                 wanted = FROM_THE_STORE  # it was re-wrapped since it was read
                 continue
             if not proven or seen.known.subject is None:
-                return _nobody(Reason.KEY_UNKNOWN, keyspace, seen.revision, text)
+                return _nobody(Reason.KEY_UNKNOWN, keyspace, seen.revision, text, key)
             return found(seen, facts)
         raise changes_too_fast(keyspace.name)
 
@@ -288,8 +290,9 @@ def _reached(seen: Seen, wanted: Consistency) -> Seen:
     return seen
 
 
-def _nobody(reason: Reason, keyspace: Keyspace, revision: int, text: SecretText) -> Found:
-    return Found(DENIED[reason], None, keyspace, revision, prefix=begins_like(keyspace, text.reveal()))
+def _nobody(reason: Reason, keyspace: Keyspace, revision: int, text: SecretText, key: Key | None = None) -> Found:
+    meant = None if key is None else (key.organization, key.id)
+    return Found(DENIED[reason], None, keyspace, revision, prefix=begins_like(keyspace, text.reveal()), meant=meant)
 
 
 def found(seen: Seen, facts: Facts = (), nobody: Reason = Reason.KEY_UNKNOWN) -> Found:

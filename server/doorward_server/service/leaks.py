@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from doorward_server.core.errors import InvalidField, NotFound
@@ -9,6 +10,7 @@ from doorward_server.core.fields import check_id, check_text
 from doorward_server.core.keytext import SecretText
 from doorward_server.core.leaks import LEAKED, LeakOutcome, LeakPolicy, end_leaked
 from doorward_server.core.model import Actor, Event, Instant, Key
+from doorward_server.core.policy import Keyspace
 from doorward_server.core.subject import Subject
 from doorward_server.service.changes import key_event
 from doorward_server.service.finding import Finder
@@ -20,6 +22,13 @@ REPORT = "keys:report-leak"
 MAX_FOUND_IN = 500
 BODY = 16
 """Characters at the end of a text that must not be in what is said about it; less is shown of keys anyway."""
+
+_DONE = {
+    LeakOutcome.REVOKED: "It was revoked.",
+    LeakOutcome.DISABLED: "It was disabled.",
+    LeakOutcome.ENDED_BEFORE: "It was good for nothing any more.",
+}
+Tell = Callable[[str, Keyspace, str, str, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +45,13 @@ UNKNOWN = Reported(LeakOutcome.KEY_UNKNOWN)
 
 
 class LeakReports:
-    """Takes reports. Runs on the event loop; changes are made on the management pool."""
+    """Takes reports. Runs on the event loop; changes are made on the management pool.
 
-    def __init__(self, store: Store, finder: Finder, guard: Guard, management: Pool, clock: Clock) -> None:
+    *tell* is told, for the alerts: organization, keyspace, key, where it was found, what became of the key.
+    """
+
+    def __init__(self, store: Store, finder: Finder, guard: Guard, management: Pool, tell: Tell, clock: Clock) -> None:
+        self._tell = tell
         self._store = store
         self._finder = finder
         self._guard = guard
@@ -64,7 +77,9 @@ class LeakReports:
             return UNKNOWN
         actor = self._guard.require(caller, REPORT, resource)
         policy = found.keyspace.leak_policy
-        return await self._management.run(self._end, found.subject, policy, actor, found_in)
+        reported = await self._management.run(self._end, found.subject, policy, actor, found_in)
+        self._tell(reported.organization, found.keyspace, reported.key, found_in, _DONE.get(reported.outcome, ""))
+        return reported
 
     def _end(self, subject: Subject, policy: LeakPolicy, actor: Actor, found_in: str) -> Reported:
         key, secret, now = subject.key, subject.secret, self._clock()

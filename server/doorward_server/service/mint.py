@@ -110,16 +110,24 @@ class Mint:
         return HKDF(SHA256(), 32, None, info).derive(self._keyring.current.signing.keys[version])
 
     def _sealed(self, key: Key, secret: str, text: SecretText) -> Sealed:
-        recovery, nonce = self._keyring.current.recovery, self._random(_NONCE_BYTES)
-        version = recovery.active
-        cipher = AESGCM(recovery.keys[version])
-        return Sealed(nonce + cipher.encrypt(nonce, text.reveal().encode(), _bound_to(key, secret)), version)
+        return self.seal((key.organization, key.id, secret), text)
 
     def opened(self, key: Key, secret: str, sealed: Sealed) -> SecretText:
         """Return the text in *sealed*. Raises InvalidTag for another key's, KeyError without the recovery key."""
+        return self.unseal((key.organization, key.id, secret), sealed)
+
+    def seal(self, whose: tuple[str, ...], text: SecretText) -> Sealed:
+        """Encrypt *text* under the active recovery key, bound to *whose* it is."""
+        recovery, nonce = self._keyring.current.recovery, self._random(_NONCE_BYTES)
+        version = recovery.active
+        cipher = AESGCM(recovery.keys[version])
+        return Sealed(nonce + cipher.encrypt(nonce, text.reveal().encode(), _bound_to(whose)), version)
+
+    def unseal(self, whose: tuple[str, ...], sealed: Sealed) -> SecretText:
+        """Return the text in *sealed*. Raises InvalidTag for somebody else's, KeyError without the recovery key."""
         nonce, ciphertext = sealed.ciphertext[:_NONCE_BYTES], sealed.ciphertext[_NONCE_BYTES:]
         cipher = AESGCM(self._keyring.current.recovery.keys[sealed.version])
-        return SecretText(cipher.decrypt(nonce, ciphertext, _bound_to(key, secret)).decode())
+        return SecretText(cipher.decrypt(nonce, ciphertext, _bound_to(whose)).decode())
 
 
 def prehashed(text: SecretText) -> bytes:
@@ -135,8 +143,8 @@ def _told(roles: Collection[str]) -> list[str]:
     return told
 
 
-def _bound_to(key: Key, secret: str) -> bytes:
-    return json.dumps([key.organization, key.id, secret]).encode()
+def _bound_to(whose: tuple[str, ...]) -> bytes:
+    return json.dumps(whose).encode()
 
 
 def _kid(keyspace: Keyspace, version: int) -> str:

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 
 from doorward_server.core.decide import Decision, Question
 from doorward_server.core.model import Instant
-from doorward_server.core.reasons import Reason
-from doorward_server.core.subject import Address
-from doorward_server.core.usage import AUTHENTICATE, INTROSPECT, DecisionRecord, told_address
+from doorward_server.core.policy import Keyspace
+from doorward_server.core.reasons import UNAUTHENTICATED, Reason
+from doorward_server.core.subject import Address, Subject
+from doorward_server.core.usage import AUTHENTICATE, INTROSPECT, DecisionRecord, shown_address, told_address
 from doorward_server.service.counting import Counting
 from doorward_server.service.decision_log import Recorder
 from doorward_server.service.finding import Found
 from doorward_server.service.guard import Caller
+from doorward_server.service.limiting import Charged
+from doorward_server.service.noticing import Noticing
 from doorward_server.service.questions import Ask
 
 LONGEST_ADDRESS = 64
@@ -23,10 +26,13 @@ Handed = tuple[Question | None, Decision]
 
 
 class Telling:
-    """Tells the decision log and the counts. Runs on the event loop. *mark* is of this start, and begins every id."""
+    """Tells the decision log, the counts and the alerts. Runs on the event loop. *mark* is of this start, and begins
+    every id.
+    """
 
-    def __init__(self, counting: Counting, recorder: Recorder, mark: str) -> None:
+    def __init__(self, counting: Counting, noticing: Noticing, recorder: Recorder, mark: str) -> None:
         self._counting = counting
+        self._noticing = noticing
         self._recorder = recorder
         self._mark = mark
         self._numbers = itertools.count(1)
@@ -38,8 +44,9 @@ class Telling:
 
         Where the keyspace records all, they are kept by then: raises StoreUnavailable and Overloaded if they are not.
         """
-        if ask.dry_run:
+        if ask.dry_run or not handed:
             return [""] * len(handed)
+        self._notice(caller, ask, found, handed[0], now)
         ids = [f"{self._mark}{next(self._numbers):x}" for _ in handed]
         keyspace = found.keyspace
         log = keyspace.sections.decision_log
@@ -51,6 +58,26 @@ class Telling:
             about = (caller, found.subject, keyspace.name, action, path, decision.reason)
             self._counting.decided(*about, ask.client_ip[:LONGEST_ADDRESS], found.prefix, now)
         return ids
+
+    def charged(self, subject: Subject, question: Question, keyspace: Keyspace, charged: Charged) -> None:
+        """Note, for alerts, limits of which much is used. One comparison for each of which it is not."""
+        nearly = keyspace.sections.nearly
+        for it in charged.limits:
+            used = it.limit - it.remaining
+            if used * 100 >= nearly * it.limit:
+                self._noticing.nearly_used(subject, question, keyspace, (it.name, it.window), it.limit, used)
+
+    def _notice(self, caller: Caller, ask: Ask, found: Found, handed: Handed, now: Instant) -> None:
+        """Note, for alerts, what a call says of a credential: once, however many questions it asks."""
+        subject, (_, decision) = found.subject, handed
+        if decision.reason in UNAUTHENTICATED:
+            key = found.meant
+            if subject is not None and subject.key is not None:
+                key = (subject.key.organization, subject.key.id)
+            address = shown_address(ask.client_ip[:LONGEST_ADDRESS])
+            self._noticing.failed(caller.organization, found.keyspace, decision.reason, key, address, found.prefix)
+        if subject is not None and subject.secret is not None and subject.secret.expires_at is not None:
+            self._noticing.used(found.keyspace, subject, now)
 
     def kept_out(self, found: Found, reason: Reason, peer: Address | None, now: Instant) -> None:
         """Count a call to Doorward itself whose own key did not get it in."""

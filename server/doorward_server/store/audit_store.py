@@ -115,7 +115,7 @@ class AuditStore:
         try:
             start = self._start(tx, organization)
             link = max(start, after, key=lambda it: it.sequence) if after else start
-            rows = _rows(tx, organization, link.sequence, PAGE)
+            rows = rows_after(tx, organization, link.sequence, PAGE)
             link = self._followed(tx, link, rows)
         except ChainBroken as broken:
             return ChainPage(None, ChainReport(False, length, end, broken.sequence), None)
@@ -184,7 +184,7 @@ class AuditStore:
     def _prune(self, tx: Transaction, organization: str, before: Instant, event: MakeEvent) -> int:
         tx.tally(organization)
         start = self._start(tx, organization)
-        rows = list(takewhile(lambda row: row[2] < before, _rows(tx, organization, start.sequence, PRUNED)))
+        rows = list(takewhile(lambda row: row[2] < before, rows_after(tx, organization, start.sequence, PRUNED)))
         if not rows:
             return 0
         last = self._followed(tx, start, rows)
@@ -229,7 +229,8 @@ def _find(tx: Transaction, organization: str, start: Link, head: Link, length: i
     return HeadFound.IN_CHAIN if known else HeadFound.NOT_IN_CHAIN
 
 
-def _rows(tx: Transaction, organization: str, after: int, limit: int) -> list[Row]:
+def rows_after(tx: Transaction, organization: str, after: int, limit: int) -> list[Row]:
+    """Return the rows of the organization's events behind the sequence *after*, in order."""
     query = EVENT.select(*EVENT.all_columns()).where((EVENT.organization == organization) & (EVENT.sequence > after))
     return tx.rows(query.order_by(EVENT.sequence).limit(limit))
 

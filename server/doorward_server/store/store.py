@@ -43,6 +43,7 @@ from . import (
     stranding,
 )
 from .acknowledgements import kept_for
+from .alerts import AlertStore
 from .audit_store import AuditStore
 from .changes import prune
 from .dialect import open_dialect
@@ -67,6 +68,7 @@ from .values import (
     StoredFacts,
     Written,
 )
+from .webhooks import WebhookStore
 
 T = TypeVar("T")
 
@@ -88,6 +90,8 @@ class Store(DirectoryStore):
         self.facts = FactStore(transactions)
         self.peppers = PepperStore(transactions)
         self.usage = UsageStore(transactions)
+        self.webhooks = WebhookStore(transactions)
+        self.alerts = AlertStore(transactions)
         self.limits = LimitStore(transactions)
         self.replicas = ReplicaStore(transactions, kept_for(self._dialect))
         self._migrating = threading.RLock()

@@ -10,7 +10,16 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from doorward.v1 import audit_pb2, authz_pb2, directory_pb2, keys_pb2, keyspaces_pb2, usage_pb2
+from doorward.v1 import (
+    alerts_pb2,
+    audit_pb2,
+    authz_pb2,
+    directory_pb2,
+    keys_pb2,
+    keyspaces_pb2,
+    usage_pb2,
+    webhooks_pb2,
+)
 from doorward_server.wire.gate import Gate
 
 SERVICES = tuple(
@@ -20,6 +29,8 @@ SERVICES = tuple(
         (authz_pb2, "AuthzService"),
         (directory_pb2, "DirectoryService"),
         (keyspaces_pb2, "KeyspaceService"),
+        (alerts_pb2, "AlertService"),
+        (webhooks_pb2, "WebhookService"),
         (usage_pb2, "UsageService"),
         (audit_pb2, "AuditService"),
     )
@@ -56,6 +67,8 @@ class Servicers:
     authz: object
     directory: object
     keyspaces: object
+    alerts: object
+    webhooks: object
     usage: object
     audit: object
 
@@ -97,14 +110,8 @@ def make_server(
     take half of the calls.
     """
     options = (*OPTIONS, ("grpc.so_reuseport", int(shares_port)))
-    members = (
-        servicers.keys,
-        servicers.authz,
-        servicers.directory,
-        servicers.keyspaces,
-        servicers.usage,
-        servicers.audit,
-    )
+    s = servicers
+    members = (s.keys, s.authz, s.directory, s.keyspaces, s.alerts, s.webhooks, s.usage, s.audit)
     guarded = {it.full_name: gate.guarded(member, it) for member, it in zip(members, SERVICES, strict=True)}
     if transport == "native":
         return _native({**guarded, health.SERVICE_NAME: _health_check(health_servicer)}, options)
