@@ -89,7 +89,7 @@ def organization_after_roles() -> None:
     def place(subject: Any, question: Any, keyspace: Any) -> Any:
         held = (*(subject.ceiling or ()), *(subject.roles or ()))
         if any(policy.EVERYTHING in holding.resources for holding in held):
-            question = dataclasses.replace(question, organization=None)
+            question = question._replace(organization=None)
         return right(subject, question, keyspace)
 
     put(decide, "placed", place)
@@ -158,7 +158,7 @@ def deny_without_its_relation_denies() -> None:
 
     def judge(who: Any, held: Any, question: Any, now: int, *rest: Any) -> Any:
         every = frozenset({"owner", "assigned", "parent.owner", "parent.assigned"})
-        eager = dataclasses.replace(question, facts=dataclasses.replace(question.facts, relations=every))
+        eager = question._replace(facts=dataclasses.replace(question.facts, relations=every))
         denied = right(who, held, eager, now, *rest)
         return denied if denied.reason is reasons.Reason.DENIED_BY_RULE else right(who, held, question, now, *rest)
 

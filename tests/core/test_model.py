@@ -360,10 +360,13 @@ def test_values_are_frozen() -> None:
         for value in vars(module).values()
         if isinstance(value, type) and dataclasses.is_dataclass(value)
     }
-    assert {Key, Secret, policy.Keyspace, decide.Decision, verify.Verifier} <= values
+    assert {Key, Secret, policy.Keyspace, decide.Match, verify.Verifier} <= values
     for value in values:
         assert value.__dataclass_params__.frozen, value  # type: ignore[attr-defined]
         assert "__slots__" in vars(value), value
+    # What is made anew for each call is a named tuple: those are frozen, too, and cheaper to make.
+    assert issubclass(decide.Decision, tuple)
+    assert issubclass(decide.Question, tuple)
     key = new_key()
     for frozen, name in ((key, "revoked_at"), (key.secrets[0], "expires_at"), (key, "secrets")):
         with pytest.raises(dataclasses.FrozenInstanceError):
