@@ -306,10 +306,8 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     slow, penalty = Pool("slow", threads=1, backlog=64, nice=10), Pool("penalty", threads=1, backlog=16, nice=15)
     quotas, catalog = Quotas(keys=config.max_keys, bindings=config.max_bindings), Catalog(store)
     guard, uses, metrics = Guard(store, catalog, clock), LastUse(store, management), Metrics()
+    recorder, recording = _recorder(config, store, random)
     counting = Counting(store, catalog, management, clock, new_id("usage", random))
-    recording = Pool("recording", threads=1, backlog=64)  # answers wait for what is done here
-    chance = dice.Random(random(8)).random  # noqa: S311  # which ALLOWs are recorded is no secret
-    recorder = Recorder(store, LogFile(config.decisions), to_stdout, recording, chance)
     mint = Mint(keyring, random, config.bcrypt_cost)
     watch = Watch.build(config, store, catalog, guard, mint, management, clock, random)
     telling = Telling(counting, watch.noticing, recorder, new_id("d", random) + "-")
@@ -321,18 +319,17 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     limits = Pool("limits", threads=1, backlog=8)  # one batch at a time, which nothing else holds up
     recognition, limiter = Recognition(freshness, keyring, random(32)), Limiter(store, limits, clock, boot)
     authorizer = Authorizer(finder, guard, recognition, uses, telling, limiter, clock)
-    stale = round(config.serve_stale_for * SECOND)
-    membership = Membership(store, keyring, config.peppers, clock, partial(new_id, "replica", random), stale)
+    make_id, stale = partial(new_id, "replica", random), round(config.serve_stale_for * SECOND)
+    membership = Membership(store, keyring, config.peppers, clock, make_id, stale)
     lease = _follow(store, membership, freshness, catalog, guard, metrics, waits, uses, counting, clock)
     keys = Keys(store, catalog, guard, mint, quotas, clock, random)
     imports = Imports(
         store, catalog, guard, keys, mint, keyring.current.lookup, management, hashing, quotas, clock, random
     )
     batch_revokes, reveals = BatchRevokes(store, catalog, guard, clock), Reveals(store, catalog, keys, mint, clock)
-    auditing = Auditing(store, guard, clock)
     leaks = LeakReports(store, finder, guard, management, watch.noticing.leaked, clock)
-    directory, keyspaces = Directory(store, guard, clock), Keyspaces(store, catalog, guard, mint, clock)
-    roles = Roles(store, catalog, guard, quotas, clock, random)
+    directory, roles = Directory(store, guard, clock), Roles(store, catalog, guard, quotas, clock, random)
+    keyspaces = Keyspaces(store, catalog, guard, mint, clock)
     servicers = Servicers(
         keys=KeyServicer(keys, imports, batch_revokes, reveals, leaks, catalog, management, clock),
         authz=AuthzServicer(authorizer, Explainer(Asking(finder, guard), clock), lease.leasing, metrics),
@@ -341,13 +338,29 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
         alerts=AlertServicer(watch.alerts, management),
         webhooks=WebhookServicer(watch.webhooks, management, watch.posting),
         usage=UsageServicer(Reports(store, guard, clock), management),
-        audit=AuditServicer(auditing, management),
+        audit=AuditServicer(Auditing(store, guard, clock), management),
     )
     pools = (reads, management, slow, penalty, hashing, waits, recording, limits, watch.posting)
-    watched = (counting, watch, recorder, Retention(store, catalog))
-    services = (keys, directory, roles, keyspaces, authorizer, uses, *watched)
-    sweeps = Expiring(store), AuditRetention(store, config.audit_retention_days)
-    return App(config, store, *services, metrics, *lease, *sweeps, clock, pools, servicers)
+    services = (
+        keys,
+        directory,
+        roles,
+        keyspaces,
+        authorizer,
+        uses,
+        counting,
+        watch,
+        recorder,
+        Retention(store, catalog),
+    )
+    oldest = AuditRetention(store, config.audit_retention_days)
+    return App(config, store, *services, metrics, *lease, Expiring(store), oldest, clock, pools, servicers)
+
+
+def _recorder(config: Config, store: Store, random: Random) -> tuple[Recorder, Pool]:
+    writes = Pool("recording", threads=1, backlog=64)  # answers wait for what is done here
+    chance = dice.Random(random(8)).random  # noqa: S311  # which ALLOWs are recorded is no secret
+    return Recorder(store, LogFile(config.decisions), to_stdout, writes, chance), writes
 
 
 class _Lease(NamedTuple):

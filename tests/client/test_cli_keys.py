@@ -11,7 +11,7 @@ import grpc
 import pytest
 from typer.testing import Result
 
-from doorward.v1 import authz_pb2, directory_pb2, keys_pb2, keyspaces_pb2
+from doorward.v1 import authz_pb2, directory_pb2, keys_pb2, keyspaces_pb2, usage_pb2
 from tests.client.door import Door, failure
 
 Run = Callable[..., Result]
@@ -129,8 +129,8 @@ def test_a_leaked_key_ends_and_another_takes_its_place(run: Run, door: Door) -> 
     done = run("keys", "compromised", "key_1")
     assert (done.exit_code, done.stdout) == (0, f"{SECRET}\n")
     assert SECRET not in done.stderr
-    assert [asked.rpc for asked in door.asked] == ["GetKey", "RevokeKey", "CreateKey"]
-    revoked, made = door.asked[1].request, door.asked[2].request
+    assert [asked.rpc for asked in door.asked] == ["GetKey", "RevokeKey", "GetUsage", "CreateKey"]
+    revoked, made = door.asked[1].request, door.asked[3].request
     assert (revoked.id, revoked.organization, revoked.reason) == ("key_1", "acme", "compromised")
     for field in (
         "organization", "keyspace", "owner", "name", "description", "environment", "type", "ceiling", "scopes",
@@ -140,17 +140,21 @@ def test_a_leaked_key_ends_and_another_takes_its_place(run: Run, door: Door) -> 
     assert made.expiry.instant == key.expires_at
     assert not made.HasField("not_before")
     run("keys", "compromised", "key_1", "--reason", "seen on a forum")
-    assert door.asked[-2].request.reason == "seen on a forum"
+    assert door.asked[-3].request.reason == "seen on a forum"
     assert door.last.request.request_id == made.request_id  # again, by mistake: no third key
 
 
 def test_the_drill_tells_where_the_key_was_used_as_far_as_that_is_known(run: Run, door: Door) -> None:
     answer(door, leaked())
+    used = usage_pb2.UsageValue(value="198.51.100.7", count=usage_pb2.UsageCount(allowed=3, denied=1))
+    by_address = usage_pb2.UsageBreakdown(dimension=usage_pb2.USAGE_DIMENSION_ADDRESS, values=[used])
+    door.will("GetUsage", usage_pb2.GetUsageResponse(breakdowns=[by_address]))
     told = run("keys", "compromised", "key_1").stderr
     assert "Key key_1 (ServiceNow) is revoked.\n" in told
     assert "Its last use: 2027-03-31 12:00:00Z.\n" in told
     assert "secret aiia_key_live_…9xQz (made 1970-01-01 00:00:00Z): 2027-03-31 12:01:00Z\n" in told
-    assert "usage per request is still to come" in told
+    assert "  from 198.51.100.7: 3 allowed, 1 denied\n" in told
+    assert "doorward usage show --key key_1" in told
     assert "Key key_2 (ServiceNow) is made in place of key_1.\n" in told
     told = json.loads(run("keys", "compromised", "key_1", "--output", "json").stdout)
     assert (told["key"]["id"], told["revoked"]["id"], told["secret"]) == ("key_2", "key_1", SECRET)
@@ -169,8 +173,8 @@ def test_a_leaked_key_that_had_not_begun_or_was_off_stays_so(run: Run, door: Doo
     answer(door, leaked(state=keys_pb2.KEY_STATE_NOT_YET_VALID, not_before=leaked().expires_at, enabled=False))
     done = run("keys", "compromised", "key_1")
     assert done.stdout == f"{SECRET}\n"
-    assert [asked.rpc for asked in door.asked] == ["GetKey", "RevokeKey", "CreateKey", "UpdateKey"]
-    assert door.asked[2].request.not_before == leaked().expires_at
+    assert [asked.rpc for asked in door.asked] == ["GetKey", "RevokeKey", "GetUsage", "CreateKey", "UpdateKey"]
+    assert door.asked[3].request.not_before == leaked().expires_at
     changed = door.last.request
     assert (changed.key.id, changed.key.enabled, list(changed.update_mask.paths)) == ("key_2", False, ["enabled"])
     assert "It is disabled" in done.stderr
@@ -179,7 +183,7 @@ def test_a_leaked_key_that_had_not_begun_or_was_off_stays_so(run: Run, door: Doo
 def test_a_leaked_key_that_had_expired_ends_without_a_successor(run: Run, door: Door) -> None:
     answer(door, leaked(state=keys_pb2.KEY_STATE_EXPIRED))
     done = run("keys", "compromised", "key_1")
-    assert (done.exit_code, done.stdout, door.last.rpc) == (5, "", "RevokeKey")
+    assert (done.exit_code, done.stdout, door.last.rpc) == (5, "", "GetUsage")
     assert "--expires" in done.stderr
     assert run("keys", "compromised", "key_1", "--expires", "30d").stdout == f"{SECRET}\n"
 

@@ -12,11 +12,15 @@ from doorward.cli.session import Session, tell
 from doorward.cli.words import Yes, expiry
 from doorward.errors import DoorwardError
 from doorward.model import Ceiling, Key, KeyState
+from doorward.usage import UsageDimension
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from doorward import IssuedKey
+
+MOST_TOLD = 10
+"""Addresses, and resources, that are told of."""
 
 
 def compromised(
@@ -37,7 +41,7 @@ def compromised(
     session.confirm(f"Revoke the key {old.id} ({old.name}) for good, and make another in its place", yes)
     dead = session.client.revoke_key(old.id, organization=old.organization, reason=reason)
     changed(f"Key {old.id} ({old.name}) is revoked", dead.propagation)
-    _tell_use(dead)
+    _tell_use(session, dead)
     if old.state is KeyState.EXPIRED and expires is None:
         tell("It had expired before, so none is made in its place; --expires says until when one shall live.")
         raise typer.Exit(5)
@@ -75,13 +79,22 @@ def _replace(session: Session, old: Key, expires: str | None) -> IssuedKey:
     )
 
 
-def _tell_use(dead: Key) -> None:
-    """Tell what is known of where the key was used."""
+def _tell_use(session: Session, dead: Key) -> None:
+    """Tell what is known of where the key was used, in the last 30 days."""
     tell(f"Its last use: {_at(dead.last_used_at)}.")
     for secret in dead.secrets:
         old = ", superseded" if secret.superseded else ""
         tell(f"  secret {secret.masked} (made {_at(secret.created_at)}{old}): {_at(secret.last_used_at)}")
-    tell("Which requests it made, and from where, Doorward does not record yet: usage per request is still to come.")
+    kinds = {UsageDimension.ADDRESS: "from", UsageDimension.RESOURCE: "on"}
+    try:
+        usage = session.client.get_usage(organization=dead.organization, key_id=dead.id, by=kinds, limit=MOST_TOLD)
+    except DoorwardError as problem:
+        tell(f"What it was used for cannot be told: {problem}")
+        return
+    for dimension, word in kinds.items():
+        for it in usage.by[dimension].values if dimension in usage.by else ():
+            tell(f"  {word} {it.value}: {it.count.allowed} allowed, {it.count.denied} denied")
+    tell(f"More of it: doorward usage show --key {dead.id} or, where all is recorded, doorward usage decisions.")
 
 
 def _at(instant: datetime | None) -> str:
