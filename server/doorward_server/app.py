@@ -313,10 +313,9 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     telling = Telling(counting, watch.noticing, recorder, new_id("d", random) + "-")
     metrics.watch_losses(lambda: (counting.dropped, recorder.dropped))
     prover = Prover(store, keyring, slow, penalty, management, clock, random(32))
-    waits = Pool("waits", threads=1, backlog=8)  # one look at a time: those who wait share it
+    waits, limits = Pool("waits", threads=1, backlog=8), Pool("limits", threads=1, backlog=8)  # what waits shares one
     freshness = Freshness(reads, keyring.current.lookup, boot)
     finder = Finder(store, catalog, keyring.current.lookup, prover, freshness)
-    limits = Pool("limits", threads=1, backlog=8)  # one batch at a time, which nothing else holds up
     recognition, limiter = Recognition(freshness, keyring, random(32)), Limiter(store, limits, clock, boot)
     authorizer = Authorizer(finder, guard, recognition, uses, telling, limiter, clock)
     make_id, stale = partial(new_id, "replica", random), round(config.serve_stale_for * SECOND)
@@ -341,18 +340,8 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
         audit=AuditServicer(Auditing(store, guard, clock), management),
     )
     pools = (reads, management, slow, penalty, hashing, waits, recording, limits, watch.posting)
-    services = (
-        keys,
-        directory,
-        roles,
-        keyspaces,
-        authorizer,
-        uses,
-        counting,
-        watch,
-        recorder,
-        Retention(store, catalog),
-    )
+    watched = (counting, watch, recorder, Retention(store, catalog))
+    services = (keys, directory, roles, keyspaces, authorizer, uses, *watched)
     oldest = AuditRetention(store, config.audit_retention_days)
     return App(config, store, *services, metrics, *lease, Expiring(store), oldest, clock, pools, servicers)
 
