@@ -10,7 +10,7 @@ from collections import Counter, OrderedDict
 
 from doorward.calls.authz import OnUnavailable
 from doorward.decision import Decision, Reason
-from doorward.errors import CallFailed, DeadlineExceeded, Unavailable
+from doorward.errors import CallFailed, DeadlineExceeded, Overloaded, Unavailable
 from doorward.v1 import authz_pb2 as pb
 
 MOST_KEYSPACES = 1000
@@ -42,11 +42,14 @@ class Outage:
     def assume(self, request: pb.AuthorizeRequest, failed: CallFailed, wanted: OnUnavailable) -> Decision | None:
         """Return what to take for an answer after *failed*; None: nothing, *failed* is to be raised.
 
-        Only if no server answered. A server that answers that it is UNAVAILABLE counts as none.
+        Only if no server answered. A server that answers that it is UNAVAILABLE counts as none; one that has too much
+        to do does not where consent is wanted.
         """
         if wanted == "raise" or not isinstance(failed, Unavailable | DeadlineExceeded):
             return None
         allowed = wanted == "allow"
+        if allowed and isinstance(failed, Overloaded):
+            return None  # a server did answer, and whoever is asked about may have brought that about
         if allowed and not self._permits.get(request.keyspace, False):
             _log.error("no server answers; keyspace %r does not permit consent without an answer", request.keyspace)
             return None

@@ -198,7 +198,9 @@ def _where(repository: Path, name: str, kind: str) -> str:
     """Return the commit that brought an object in, and its path; or that no branch or tag leads to it."""
     if kind != "blob":
         return f"{kind} {name[:12]}"
-    words = ("-c", "core.quotePath=false", "log", "--all", "-m", "--no-ext-diff", "--no-textconv", "--name-only")
+    # Nothing that the repository's own configuration names is run: no signature is shown, no diff is made by others.
+    quietly = ("--no-show-signature", "--no-ext-diff", "--no-textconv")
+    words = ("-c", "core.quotePath=false", "log", "--all", "-m", *quietly, "--name-only")
     with _git(repository, *words, "--format=%x01%H", "--diff-filter=d", f"--find-object={name}") as log:
         out, _ = log.communicate()
     commit, found = "", f"object {name[:12]}, to which no branch leads"

@@ -193,6 +193,7 @@ class App:
         await self._health.enter_graceful_shutdown()
         self.leasing.close()
         self.watch.close()
+        self.audit_retention.close()
         await self._drain()
         for task in self._tasks:
             task.cancel()
@@ -203,10 +204,7 @@ class App:
             (self.watch.noticing.flush, "alerts are lost"),
             (self.recorder.flush, "sampled decisions are not recorded"),
         ):
-            try:
-                await flush()
-            except DoorwardError as problem:
-                log.error(loss, why=problem.message)
+            await attempt(flush, loss)
         await self.tailing.stop()
         self.waiting.close()
         leased = self.freshness.clients.quiet_at() > self.freshness.boot()
@@ -306,7 +304,7 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     slow, penalty = Pool("slow", threads=1, backlog=64, nice=10), Pool("penalty", threads=1, backlog=16, nice=15)
     quotas, catalog = Quotas(keys=config.max_keys, bindings=config.max_bindings), Catalog(store)
     guard, uses, metrics = Guard(store, catalog, clock), LastUse(store, management), Metrics()
-    recorder, recording = _recorder(config, store, random)
+    recorder, *recording = _recorder(config, store, random)
     counting = Counting(store, catalog, management, clock, new_id("usage", random))
     mint = Mint(keyring, random, config.bcrypt_cost)
     watch = Watch.build(config, store, catalog, guard, mint, management, clock, random)
@@ -335,21 +333,22 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
         directory=DirectoryServicer(directory, roles, Facts(store, catalog, guard, quotas, clock), management),
         keyspaces=KeyspaceServicer(keyspaces, management),
         alerts=AlertServicer(watch.alerts, management),
-        webhooks=WebhookServicer(watch.webhooks, management, watch.posting),
+        webhooks=WebhookServicer(watch.webhooks, management, watch.testing),
         usage=UsageServicer(Reports(store, guard, clock), management),
         audit=AuditServicer(Auditing(store, guard, clock), management),
     )
-    pools = (reads, management, slow, penalty, hashing, waits, recording, limits, watch.posting)
+    pools = (reads, management, slow, penalty, hashing, waits, *recording, limits, watch.posting, watch.testing)
     watched = (counting, watch, recorder, Retention(store, catalog))
     services = (keys, directory, roles, keyspaces, authorizer, uses, *watched)
     oldest = AuditRetention(store, config.audit_retention_days)
     return App(config, store, *services, metrics, *lease, Expiring(store), oldest, clock, pools, servicers)
 
 
-def _recorder(config: Config, store: Store, random: Random) -> tuple[Recorder, Pool]:
+def _recorder(config: Config, store: Store, random: Random) -> tuple[Recorder, Pool, Pool]:
     writes = Pool("recording", threads=1, backlog=64)  # answers wait for what is done here
+    sampling = Pool("sampling", threads=1, backlog=8)  # nobody does, and whoever should read standard output may not
     chance = dice.Random(random(8)).random  # noqa: S311  # which ALLOWs are recorded is no secret
-    return Recorder(store, LogFile(config.decisions), to_stdout, writes, chance), writes
+    return Recorder(store, LogFile(config.decisions), to_stdout, writes, sampling, chance), writes, sampling
 
 
 class _Lease(NamedTuple):

@@ -37,6 +37,7 @@ class Watch:
     webhooks: Webhooks
     deliveries: Deliveries
     posting: Pool
+    testing: Pool
     work: tuple[Kept, ...]
 
     @classmethod
@@ -52,7 +53,8 @@ class Watch:
         random: Random,
     ) -> Self:
         """Wire it. Raises OSError for a missing PEM file."""
-        posting = Pool("posting", threads=AT_ONCE + 2, backlog=16)  # who tests a webhook finds a thread, too
+        posting = Pool("posting", threads=AT_ONCE, backlog=AT_ONCE)
+        testing = Pool("testing", threads=2, backlog=4)  # whoever tests a webhook holds up no delivery
         private, http = config.webhook_allow_private, config.webhook_allow_http
         poster = Poster(_trusted(config), allow_private=private)
         signing = Signing(mint, clock, random)
@@ -71,7 +73,7 @@ class Watch:
             (deliveries.prune, PRUNE_SECONDS, "old deliveries stay"),
         )
         noticing, alerts = Noticing(store, catalog, management, clock), Alerts(store, guard, clock)
-        return cls(noticing, alerts, sweeps, webhooks, deliveries, posting, work)
+        return cls(noticing, alerts, sweeps, webhooks, deliveries, posting, testing, work)
 
     def close(self) -> None:
         """End what has no end of its own: watches, and attempts that have not begun."""

@@ -19,6 +19,8 @@ SERVICES = {
     "doorward.v1.AuditService",
     "doorward.v1.KeyspaceService",
     "doorward.v1.UsageService",
+    "doorward.v1.AlertService",
+    "doorward.v1.WebhookService",
     "grpc.health.v1.Health",
     "grpc.reflection.v1alpha.ServerReflection",
 }

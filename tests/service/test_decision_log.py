@@ -54,7 +54,9 @@ class Bench:
         self.out: list[bytes] = []
         self.chances: list[float] = []
         self.pool = Pool("recording", threads=1, backlog=64)
-        self.recorder = Recorder(self.store, self.file, self.out.append, self.pool, lambda: self.chances.pop(0))
+        self.sampling = Pool("sampling", threads=1, backlog=8)
+        pools = self.pool, self.sampling
+        self.recorder = Recorder(self.store, self.file, self.out.append, *pools, lambda: self.chances.pop(0))
 
     def lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.path.read_text("utf-8").splitlines()]
@@ -66,6 +68,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         bench = Bench(url, tmp_path)
         yield bench
         bench.pool.close()
+        bench.sampling.close()
         bench.store.close()
 
 

@@ -44,7 +44,7 @@ def same(table: str, insert: str, update: str, where: str, *named: hands.Change)
 
 ALICE, BOB, ACME = ("PRINCIPAL", "acme", "alice"), ("PRINCIPAL", "acme", "bob"), ("ORGANIZATION", "acme", "")
 FLOW = ("RESOURCE", "acme", "aiia/flows/1")
-KEY_COLUMNS = "'live', 'ci', true, 'LIST', '[]', '[]', '[]', '{}', NULL, NULL, 1, 1, 1, NULL, '', NULL, '', NULL"
+KEY_COLUMNS = "'live', 'ci', true, 'LIST', '[]', '[]', '[]', '{}', NULL, NULL, 1, 1, 1, NULL, '', NULL, '', NULL, '{}'"
 CASES = {
     "organization": same(
         "organization", "'new', 'N', '{}', true, 1, 1, 1, NULL", "enabled = false", "id = 'new'",

@@ -26,6 +26,7 @@ from doorward_server.wire.server import BindFailed, TransportMissing
 from tests import databases
 from tests.wire import test_bad_input, test_credentials, test_decisions, test_errors
 from tests.wire import test_permission_matrix as matrix
+from tests.wire.conftest import HOOKS
 from tests.wire.requests import REQUESTS
 from tests.wire.serving import TIMEOUT, Server, refused, serving
 from tests.wire.tenants import Tenant, new_tenant
@@ -55,7 +56,7 @@ def transport() -> str:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """On SQLite: what the store is makes no difference to the transport."""
     folder = tmp_path_factory.mktemp("native")
-    with databases.fresh("sqlite", folder) as url, serving(url, folder, transport="native") as server:
+    with databases.fresh("sqlite", folder) as url, serving(url, folder, transport="native", **HOOKS) as server:
         yield server
 
 

@@ -16,6 +16,7 @@ import yaml
 from doorward.cli.output import jsonable, write_json
 from doorward.cli.session import Session, plain, tell
 from doorward.cli.words import BadWord
+from doorward.errors import DoorwardError
 from doorward.scanning import LARGEST, Finding, Scanner
 from doorward.shapes import Shape, Shapes, shapes_of
 
@@ -117,7 +118,10 @@ def _reported(session: Session, finding: Finding) -> str:
     if finding.secret.reveal()[-16:] in place:
         place = "a name that holds the key itself"
     found_in = f"{place}:{finding.line}"[-500:]
-    answer = session.client.report_leak(finding.secret, keyspace=finding.keyspace, found_in=found_in)
+    try:
+        answer = session.client.report_leak(finding.secret, keyspace=finding.keyspace, found_in=found_in)
+    except DoorwardError as problem:  # the others are looked for, and reported, all the same
+        return f"not reported: {problem}"
     which = f" {answer.key_id}" if answer.key_id else ""
     return f"reported{which}: {answer.outcome}"
 

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from .alerts import Alert, AlertKind
 from .errors import InvalidField
 from .keytext import base62
+from .leaks import LEAKED
 from .model import SECOND, Event, Instant, Sealed
 from .subject import Address
 
@@ -148,9 +149,21 @@ def of_alert(alert: Alert) -> Message:
     return Message(f"alert/{alert.sequence}", f"alert.{alert.kind.lower()}", alert.subject, alert.at, data)
 
 
+def _type_of(event: Event) -> str | None:
+    """Return what an event is called outside. A key that was ended is `key.revoked`, whatever brought that about."""
+    if event.target_type != "key":
+        return None
+    after = event.after or {}
+    if event.action != "keys:delete" and event.before is not None and after.get("revoked_at") is not None:
+        return "key.revoked"
+    if event.action == LEAKED:
+        return "key.updated" if "enabled" in after else None
+    return ACTIONS.get(event.action)
+
+
 def of_event(sequence: int, event: Event) -> Message | None:
     """Return the message that tells of the audit *event* at *sequence*; None: none does. It has no secrets in it."""
-    type = ACTIONS.get(event.action) if event.target_type == "key" else None
+    type = _type_of(event)
     if type is None:
         return None
     actor = {

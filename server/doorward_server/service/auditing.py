@@ -148,6 +148,11 @@ class AuditRetention:
         """*days*: how long events are kept; 0: for ever."""
         self._store = store
         self._days = days
+        self._closed = False
+
+    def close(self) -> None:
+        """End a sweep that is under way after the transaction that it is in. From any thread."""
+        self._closed = True
 
     def sweep(self, now: Instant) -> int:
         """Remove what is too old at *now* from every chain that holds, and return how many events that were.
@@ -157,7 +162,7 @@ class AuditRetention:
         removes the rest.
         """
         before, removed, after = now // DAY * DAY - self._days * DAY, 0, ""
-        while self._days and (found := self._store.audit.list_prunable(before, after, MANY)):
+        while self._days and not self._closed and (found := self._store.audit.list_prunable(before, after, MANY)):
             for organization in found:
                 removed += self._prune(organization, before, now)
             after = found[-1]
@@ -170,7 +175,7 @@ class AuditRetention:
 
         removed = 0
         try:
-            while count := self._store.audit.prune(organization, before, event):
+            while not self._closed and (count := self._store.audit.prune(organization, before, event)):
                 removed += count
         except (ChainBroken, UnknownPepper) as problem:
             log.error(

@@ -133,7 +133,8 @@ class Authorizer:
             raise self._guard.nobody_to_act_for(organization, principal)
         depends_on = (*caller.depends_on, *found.tokens) if caller.depends_on and found.tokens else ()
         moments = (*caller.moments, *found.moments)
-        return caller._replace(acting_for=found.subject, depends_on=depends_on, moments=moments)
+        revision = min(caller.revision, found.revision)
+        return caller._replace(acting_for=found.subject, revision=revision, depends_on=depends_on, moments=moments)
 
     async def authorize(self, caller: Caller, ask: Ask, item: Item) -> Answer:
         """Decide one question. Raises InvalidField, UnknownReference, CallerForbidden, StoreUnavailable, Overloaded."""
@@ -265,6 +266,8 @@ def _cacheable_for(caller: Caller, found: Found, decision: Decision, now: Instan
     subject = found.subject
     if found.keyspace.sections.decision_log.everything:
         return 0  # each answer is recorded
+    if caller.revision < found.revision:
+        return 0  # the caller may have changed since it was looked up, and the answer's revision would hide that
     if not (found.tokens and caller.depends_on and decision.repeatable) or subject is None or subject.key is None:
         return 0
     longest = LONGEST

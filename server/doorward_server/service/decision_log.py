@@ -44,15 +44,21 @@ class Entry:
 
 
 class Recorder:
-    """Keeps records. Belongs to the event loop; *writes* is a pool of its own, of one thread."""
+    """Keeps records. Belongs to the event loop.
 
-    def __init__(self, store: Store, file: LogFile, stdout: Write, writes: Pool, chance: Callable[[], float]) -> None:
+    *writes*, and *sampling* for what no answer waits for, are pools of their own, of one thread.
+    """
+
+    def __init__(
+        self, store: Store, file: LogFile, stdout: Write, writes: Pool, sampling: Pool, chance: Callable[[], float]
+    ) -> None:
         self.dropped = 0
         """Sampled records that there was no room for."""
         self._store = store
         self._targets: dict[str, Write] = {"file": file.write, "stdout": stdout}
         self._sync = file.sync
         self._writes = writes
+        self._sampling = sampling
         self._chance = chance
         self._waiting: list[tuple[list[Entry], asyncio.Future[None]]] = []
         self._writing: asyncio.Task[None] | None = None
@@ -72,11 +78,20 @@ class Recorder:
         """Write what was sampled. What cannot be written stays. Raises StoreUnavailable, Overloaded."""
         taken, self._sampled = self._sampled, []
         try:
-            if taken:
-                await self._writes.run(self._write, taken)
+            # One kind of target after the other: what one has is not written to it again because another one fails.
+            for target in self._targets:
+                part = [Entry(it.record, (target,)) for it in taken if target in it.targets]
+                if part:
+                    await self._sampling.run(self._write, part)
+                taken = [it for it in (_without(target, it) for it in taken) if it.targets]
         except BaseException:
-            self._sampled = taken + self._sampled
+            self._put_back(taken)
             raise
+
+    def _put_back(self, entries: list[Entry]) -> None:
+        kept = entries + self._sampled
+        self.dropped += max(0, len(kept) - MOST_WAITING)
+        self._sampled = kept[:MOST_WAITING]
 
     def _sample(self, records: Sequence[DecisionRecord], log: DecisionLog) -> None:
         for record in records:
@@ -98,7 +113,11 @@ class Recorder:
 
     async def _keep_all(self) -> None:
         while self._waiting:
-            batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+            # Only what goes to the same places shares a write: one that fails is nothing to the others.
+            targets = self._waiting[0][0][0].targets
+            same = [it for it in self._waiting if it[0][0].targets == targets][:BATCH]
+            batch = same
+            self._waiting = [it for it in self._waiting if not any(it is one for one in same)]
             failure: Exception | None = None
             try:
                 await self._writes.run(self._write, [entry for entries, _ in batch for entry in entries], sync=True)
@@ -122,6 +141,10 @@ class Recorder:
         records = [entry.record for entry in entries if "store" in entry.targets]
         for start in range(0, len(records), BATCH):
             self._store.usage.record(records[start : start + BATCH])
+
+
+def _without(target: str, entry: Entry) -> Entry:
+    return Entry(entry.record, tuple(it for it in entry.targets if it != target))
 
 
 def line_of(record: DecisionRecord) -> bytes:

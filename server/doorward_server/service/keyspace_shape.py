@@ -161,7 +161,7 @@ class Window(Shape):
 
 
 class Limits(Shape):
-    """Checked and kept, not enforced yet."""
+    """See docs/limits.md."""
 
     on_store_loss: Literal["refuse", "allow"] = "refuse"
     costs: Annotated[dict[str, Annotated[int, Field(ge=0, le=1_000_000)]], Field(max_length=1000)] = {}

@@ -221,7 +221,9 @@ class Limiter:
         """Forget what is known for convenience, and the counts whose cell is over."""
         self._known.clear()
         now = self._boot()
-        live = {it: bucket for it, bucket in self._buckets.items() if bucket.asking or now < bucket.until}
+        live = {it: b for it, b in self._buckets.items() if b.asking or (b.units and now < b.until)}
+        if len(live) >= REMEMBERED:  # units that are forgotten stay charged: never too many
+            live = {it: b for it, b in live.items() if b.asking}
         self._buckets = live
 
     # --- the store ----------------------------------------------------------------------------------------------------

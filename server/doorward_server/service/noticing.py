@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import islice
 
 from doorward_server.core import alerts as rules
 from doorward_server.core.alerts import Alert, AlertKind, Failure
@@ -27,6 +28,8 @@ from doorward_server.store.alerts import FailureCell
 MOST = 10_000
 """Subjects of failures, and alerts, between two flushes; what is beyond is passed over. A spike has few subjects."""
 CHUNK = 500
+AT_ONCE = 250
+"""Alerts in one transaction: it holds what all of their organizations write to."""
 """Cells in one transaction."""
 NOTHING_SHOWN = frozenset({Reason.CREDENTIAL_MISSING, Reason.CREDENTIAL_AMBIGUOUS})
 """Denials of calls that are no attempt with a key."""
@@ -133,8 +136,11 @@ class Noticing:
             if failures or alerts:
                 self._remember(await self._writes.run(self._write, dict(failures), list(alerts.values())))
         except BaseException:
-            self._failures = failures + self._failures
-            self._alerts = alerts | self._alerts
+            since, self._failures = self._failures, failures
+            for failure, count in since.items():
+                if failure in failures or len(failures) < MOST:
+                    failures[failure] += count
+            self._alerts = dict(islice((alerts | self._alerts).items(), MOST))
             raise
 
     def _remember(self, told: Iterable[Alert]) -> None:
@@ -154,8 +160,8 @@ class Noticing:
                 alert = rules.too_many_failures(rule, cell.failure, total, now)
                 if alert is not None and not self._is_told(alert):
                     alerts.append(alert)
-        if alerts:
-            self._store.alerts.add(alerts)
+        for start in range(0, len(alerts), AT_ONCE):  # what is there already is not told again
+            self._store.alerts.add(alerts[start : start + AT_ONCE])
         return alerts
 
     def _cells(self, failure: Failure, count: int, now: Instant) -> list[tuple[FailureCell, AlertRule]]:

@@ -56,6 +56,7 @@ JOIN secret AS s ON s.organization = k.organization AND s.key = k.id AND s.ordin
 )
 LEFT OUTER JOIN key_use AS u ON u.organization = k.organization AND u.key = k.id
 WHERE k.keyspace = ? AND k.revoked_at IS NULL AND k.deleted_at IS NULL AND {due} AND (k.organization, k.id) > (?, ?)
+AND EXISTS (SELECT 1 FROM organization AS o WHERE o.id = k.organization AND o.deleted_at IS NULL)
 ORDER BY k.organization, k.id LIMIT ?
 """
 _TOLD = """

@@ -57,7 +57,8 @@ d.state = 'PENDING' AND d.next_at <= ? AND NOT EXISTS (
 """
 _BUSY = f"""
 SELECT w.organization, w.id FROM webhook AS w LEFT OUTER JOIN tally AS t ON t.organization = w.organization
-WHERE w.enabled AND w.claimed_until <= ? AND (
+WHERE w.enabled AND w.claimed_until <= ?
+AND EXISTS (SELECT 1 FROM organization AS o WHERE o.id = w.organization AND o.deleted_at IS NULL) AND (
     COALESCE(t.events, 0) > w.events_taken
     OR EXISTS (SELECT 1 FROM alert AS a WHERE a.organization = w.organization AND a.sequence > w.alerts_taken)
     OR EXISTS (SELECT 1 FROM delivery AS d WHERE d.organization = w.organization AND d.webhook = w.id AND {_NEXT})
