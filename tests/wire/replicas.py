@@ -52,6 +52,12 @@ def until(holds: Callable[[], bool]) -> None:
     raise AssertionError("it did not come to pass")
 
 
+def settled(server: Server) -> None:
+    """Wait until *server* has followed all there is: an answer about what is newer than its caller is not kept."""
+    head = server.app.store.revision()
+    until(lambda: server.app.freshness.cache.applied >= head)
+
+
 @contextmanager
 def blocked_tail(server: Server) -> Iterator[None]:
     """Keep *server* from polling, as a stalled disk or network does, until the end."""

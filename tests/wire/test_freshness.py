@@ -28,6 +28,7 @@ from tests.wire.replicas import (
     counted_work,
     pair,
     reason,
+    settled,
     shop,
     until,
     warm,
@@ -303,6 +304,8 @@ def test_callers_at_the_same_time_share_a_look(world: World) -> None:
 
 
 def test_an_answer_says_how_long_and_on_what_it_holds(world: World) -> None:
+    settled(world.both.other)
+    settled(world.both.one)
     answer = asked(world.both.other, world.held.text, world.tenant.id, world.keyspace)
     assert answer.lease_cacheable_for.seconds == 3600
     assert len(set(answer.depends_on)) >= 4

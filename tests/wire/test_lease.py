@@ -11,7 +11,7 @@ import pytest
 
 from doorward.v1 import authz_pb2, keys_pb2
 from doorward_server.wire import gate
-from tests.wire.replicas import ACKNOWLEDGED, blocked_tail, until
+from tests.wire.replicas import ACKNOWLEDGED, blocked_tail, settled, until
 from tests.wire.serving import TIMEOUT, Refusal, Server, refusal_of, refused
 from tests.wire.tenants import Tenant, question
 
@@ -81,6 +81,7 @@ def test_what_a_change_ends_is_told_before_the_pong(
     server: Server, acme: Tenant, opened: Callable[..., Stream]
 ) -> None:
     held = acme.key(scopes=["read:findings"])
+    settled(server)
     answer = server.api().authz.Authorize(question(held.text, "findings:read", keyspace="aiia", organization=acme.id))
     stream = opened()
     applied = stream.pong().revision
