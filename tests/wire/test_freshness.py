@@ -354,3 +354,15 @@ def test_every_change_says_how_far_it_has_come_and_need_not_wait() -> None:
                 assert {"revision", "propagation"} <= set(rpc.output_type.fields_by_name), rpc.name
                 # An import only adds, so there is nothing that its caller could choose.
                 assert ("no_wait" in rpc.input_type.fields_by_name) == (rpc.name != "ImportKeys"), rpc.name
+
+
+def test_an_answer_that_is_newer_than_its_caller_is_kept_by_nobody(world: World) -> None:
+    """What the caller may do could have changed in between, and the revision of the answer would hide that."""
+    settled(world.both.other)
+    with blocked_tail(world.both.other):
+        held = world.tenant.key(world.keyspace, **OWN)
+        answer = asked(world.both.other, held.text, world.tenant.id, world.keyspace)
+        assert answer.decision == authz_pb2.DECISION_ALLOW
+        assert not answer.HasField("lease_cacheable_for")
+    settled(world.both.other)
+    assert asked(world.both.other, held.text, world.tenant.id, world.keyspace).HasField("lease_cacheable_for")
