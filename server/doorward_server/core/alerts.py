@@ -284,7 +284,8 @@ def nearly_used(
         f"{_span(length)}. Calls are refused once it is used up."
     )
     about = ("limit", name, percent)
-    return _alert(rule, of, subject, key, now, message, length, about, threshold, None, used)
+    # A busy key would tell of a limit of seconds every few seconds.
+    return _alert(rule, of, subject, key, now, message, max(length, HOUR), about, threshold, None, used)
 
 
 def leaked(rule: AlertRule, of: tuple[str, str], key: str, place: str, done: str, now: Instant) -> Alert:
