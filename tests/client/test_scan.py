@@ -294,6 +294,27 @@ def test_git_history_is_looked_into(run: Run, file: str, repository: Path) -> No
     assert f"{brought[:12]}:app.py:3: th_ings_live_…{first[-4:]} of things" in done.stdout
 
 
+def test_a_scanned_repository_gets_no_program_of_its_own_run(
+    run: Run, file: str, repository: Path, tmp_path: Path
+) -> None:
+    ran, program = tmp_path / "ran", tmp_path / "program"
+    program.write_text(
+        f"#!/bin/sh\ntouch '{ran}'\ncat >/dev/null\necho -----BEGIN PGP SIGNATURE-----\n"
+        "printf '\\n[GNUPG:] SIG_CREATED \\n' >&2\n"
+    )
+    program.chmod(0o755)
+    (repository / "app.py").write_text(key())
+    git(repository, "config", "gpg.program", str(program))
+    git(repository, "config", "log.showSignature", "true")
+    git(repository, "add", ".")
+    git(repository, "commit", "-q", "-S", "-m", "signed")
+    ran.unlink()
+    git(repository, "log")
+    ran.unlink()  # so this repository would have its program run
+    assert run("scan", "--git", str(repository), "--keyspace-file", file).exit_code == 1
+    assert not ran.exists()
+
+
 def test_what_is_no_repository_is_said(run: Run, file: str, tmp_path: Path) -> None:
     done = run("scan", "--git", str(tmp_path), "--keyspace-file", file, GIT_CEILING_DIRECTORIES=str(tmp_path.parent))
     assert done.exit_code == 2

@@ -142,6 +142,26 @@ def test_a_message_says_what_happened_and_always_has_the_same_id() -> None:
     assert message.id("wh_1") != of_alert(alert(sequence=7)).id("wh_1")
 
 
+@pytest.mark.parametrize(
+    ("action", "before", "after", "told"),
+    [
+        ("keys:revoke", {"revoked_at": None}, {"revoked_at": NOW}, "key.revoked"),
+        ("keys:leaked", {"revoked_at": None}, {"revoked_at": NOW}, "key.revoked"),
+        ("principals:delete", {"revoked_at": None}, {"revoked_at": NOW}, "key.revoked"),
+        ("keys:create", {"revoked_at": None}, {"revoked_at": NOW}, "key.revoked"),  # that made place for another
+        ("keys:create", None, {"revoked_at": None}, "key.created"),
+        ("keys:delete", {"revoked_at": NOW}, {"revoked_at": NOW}, "key.deleted"),
+        ("keys:leaked", {"enabled": True}, {"enabled": False}, "key.updated"),
+        ("keys:leaked", None, None, None),  # reported, and the keyspace only alerts
+    ],
+)
+def test_a_key_that_ends_is_told_as_revoked_whatever_ended_it(
+    action: str, before: dict[str, object] | None, after: dict[str, object] | None, told: str | None
+) -> None:
+    message = of_event(1, Event("acme", NOW, Actor("acme", "k"), action, "key", "key_1", before, after))
+    assert (message and message.type) == told
+
+
 def test_events_that_are_not_about_keys_tell_nothing() -> None:
     for action, target in (("keyspaces:apply", "keyspace"), ("webhooks:create", "webhook"), ("keys:revoke", "thing")):
         assert of_event(1, Event("acme", NOW, Actor("acme", "k"), action, target, "x")) is None
