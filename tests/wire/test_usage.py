@@ -22,7 +22,7 @@ from doorward_server.core.usage import HOUR, RESOURCES, Cell, Cells, hour_of
 from doorward_server.service import authorizing
 from doorward_server.service.decision_log import Recorder
 from tests.store.values import event
-from tests.wire.replicas import until
+from tests.wire.replicas import settled, until
 from tests.wire.requests import at_desk
 from tests.wire.serving import Server, broken, refused
 from tests.wire.tenants import Tenant, asked, at_of, never_made, question, reason_of, stamp
@@ -357,6 +357,7 @@ def test_where_all_is_recorded_each_decision_can_be_read_once_it_is_answered(acm
     name = audited(acme, "ledger", "{record: all}")
     alice = acme.person()
     held = acme.key(name, scopes=["reader"], owner=alice)
+    settled(acme.server)
     answers: list[Any] = []
     for i, action in enumerate(["things:read", "things:write", "things:read"]):
         context = authz_pb2.Context(client_ip="192.0.2.1")
