@@ -69,7 +69,7 @@ _NOT_REPEATABLE = frozenset(
     f"{verb}{noun}"
     for noun in ("Organization", "Principal", "Group", "Binding", "Webhook")
     for verb in ("Create", "Delete")
-) | {"BatchRevokeKeys", "DeleteKey", "DeleteResource", "ImportKeys", "Lease", "RotateWebhookSecret"}
+) | {"BatchRevokeKeys", "DeleteAlertRule", "DeleteKey", "DeleteResource", "ImportKeys", "Lease", "RotateWebhookSecret"}
 
 SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],

@@ -175,6 +175,7 @@ class App:
             await self._beats.run(self.membership.enter)
             self.tailing.start()
             await self.tailing.joined()
+            await self._beats.run(self.watch.own_rules.look)
         except (PepperProblem, DoorwardError):
             await self.tailing.stop()
             self._beats.close()
@@ -332,7 +333,7 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
         authz=AuthzServicer(authorizer, Explainer(Asking(finder, guard), clock), lease.leasing, metrics),
         directory=DirectoryServicer(directory, roles, Facts(store, catalog, guard, quotas, clock), management),
         keyspaces=KeyspaceServicer(keyspaces, management),
-        alerts=AlertServicer(watch.alerts, management),
+        alerts=AlertServicer(watch.alerts, watch.rules, management),
         webhooks=WebhookServicer(watch.webhooks, management, watch.testing),
         usage=UsageServicer(Reports(store, guard, clock), management),
         audit=AuditServicer(Auditing(store, guard, clock), management),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from doorward_server.config import Config
+from doorward_server.service.alert_rules import AlertRules
 from doorward_server.service.alert_sweeps import SWEEP_SECONDS, AlertSweeps
 from doorward_server.service.alerts import Alerts
 from doorward_server.service.catalog import Catalog
@@ -17,6 +18,7 @@ from doorward_server.service.guard import Clock, Guard
 from doorward_server.service.ids import Random, new_id
 from doorward_server.service.mint import Mint
 from doorward_server.service.noticing import Noticing
+from doorward_server.service.own_rules import LOOK_SECONDS, OwnRules
 from doorward_server.service.pool import Pool
 from doorward_server.service.posting import Poster
 from doorward_server.service.webhooks import Signing, Webhooks
@@ -33,6 +35,8 @@ class Watch:
 
     noticing: Noticing
     alerts: Alerts
+    rules: AlertRules
+    own_rules: OwnRules
     sweeps: AlertSweeps
     webhooks: Webhooks
     deliveries: Deliveries
@@ -62,18 +66,24 @@ class Watch:
         chance = dice.Random(random(8)).random  # noqa: S311  # when something is tried again is no secret
         holder = new_id("replica", random)
         deliveries = Deliveries(store, signing, poster, management, posting, clock, chance, holder)
-        sweeps = AlertSweeps(store, catalog)
+        own_rules = OwnRules(store)
+        sweeps = AlertSweeps(store, catalog, own_rules)
 
         async def sweep() -> None:
             await management.run(sweeps.sweep, clock())
 
+        async def look() -> None:
+            await management.run(own_rules.look)
+
         work = (
+            (look, LOOK_SECONDS, "alert rules stay as they were"),
             (sweep, SWEEP_SECONDS, "alerts wait for the next sweep"),
             (deliveries.work, POLL_SECONDS, "webhooks wait"),
             (deliveries.prune, PRUNE_SECONDS, "old deliveries stay"),
         )
-        noticing, alerts = Noticing(store, catalog, management, clock), Alerts(store, guard, clock)
-        return cls(noticing, alerts, sweeps, webhooks, deliveries, posting, testing, work)
+        noticing = Noticing(store, catalog, own_rules, management, clock)
+        alerts, rules = Alerts(store, guard, clock), AlertRules(store, catalog, guard, clock)
+        return cls(noticing, alerts, rules, own_rules, sweeps, webhooks, deliveries, posting, testing, work)
 
     def close(self) -> None:
         """End what has no end of its own: watches, and attempts that have not begun."""

@@ -265,7 +265,7 @@ def test_unused_keys_are_found_until_they_are_told_of(store: Store) -> None:
     add_key(store, id="new", created_at=NOW)
     store.record_uses([Use("acme", "used", used_key.secrets[0].id, NOW - 91 * DAY)])
     assert due(store, AlertKind.UNUSED, limit, "idle") == ["never", "used"]
-    store.alerts.add([alert(subject="never", rule="idle")])
+    store.alerts.add([alert(subject="never", rule="idle", kind=AlertKind.UNUSED)])
     assert due(store, AlertKind.UNUSED, limit, "idle") == ["used"]
     assert due(store, AlertKind.UNUSED, limit, "another rule") == ["never", "used"]
     store.record_uses([Use("acme", "used", used_key.secrets[0].id, NOW)])
@@ -279,7 +279,7 @@ def test_the_newest_secret_says_whether_a_rotation_is_due(store: Store) -> None:
     new = secret(created_at=NOW)
     store.update_key("acme", kept.id, lambda key: (key.rotate(new, NOW, 0), event()))
     assert due(store, AlertKind.ROTATION_OVERDUE, limit, "overdue") == ["old"]
-    store.alerts.add([alert(subject="old", rule="overdue")])
+    store.alerts.add([alert(subject="old", rule="overdue", kind=AlertKind.ROTATION_OVERDUE)])
     assert due(store, AlertKind.ROTATION_OVERDUE, limit, "overdue") == []
 
 

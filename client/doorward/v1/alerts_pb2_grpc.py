@@ -26,8 +26,9 @@ if _version_not_supported:
 
 
 class AlertServiceStub(object):
-    """Tells of alerts. Rules stand in the keyspace files, under `alerts`. Rights are on
-    `organizations/<organization>/alerts`. Alerts are also sent to webhooks: see WebhookService.
+    """Tells of alerts, and keeps the rules that organizations have for themselves. Rules for all organizations stand in the
+    keyspace files, under `alerts`. Rights are on `organizations/<organization>/alerts`; those to rules, on
+    `organizations/<organization>/keyspaces/<keyspace>/alert-rules`. Alerts are also sent to webhooks: see WebhookService.
 
     An alert belongs to the organization of the key that it is about. One about an address or a prefix belongs to the
     organization of the service that was shown the texts.
@@ -54,11 +55,27 @@ class AlertServiceStub(object):
                 request_serializer=doorward_dot_v1_dot_alerts__pb2.WatchAlertsRequest.SerializeToString,
                 response_deserializer=doorward_dot_v1_dot_alerts__pb2.WatchAlertsResponse.FromString,
                 _registered_method=True)
+        self.SetAlertRule = channel.unary_unary(
+                '/doorward.v1.AlertService/SetAlertRule',
+                request_serializer=doorward_dot_v1_dot_alerts__pb2.SetAlertRuleRequest.SerializeToString,
+                response_deserializer=doorward_dot_v1_dot_alerts__pb2.SetAlertRuleResponse.FromString,
+                _registered_method=True)
+        self.ListAlertRules = channel.unary_unary(
+                '/doorward.v1.AlertService/ListAlertRules',
+                request_serializer=doorward_dot_v1_dot_alerts__pb2.ListAlertRulesRequest.SerializeToString,
+                response_deserializer=doorward_dot_v1_dot_alerts__pb2.ListAlertRulesResponse.FromString,
+                _registered_method=True)
+        self.DeleteAlertRule = channel.unary_unary(
+                '/doorward.v1.AlertService/DeleteAlertRule',
+                request_serializer=doorward_dot_v1_dot_alerts__pb2.DeleteAlertRuleRequest.SerializeToString,
+                response_deserializer=doorward_dot_v1_dot_alerts__pb2.DeleteAlertRuleResponse.FromString,
+                _registered_method=True)
 
 
 class AlertServiceServicer(object):
-    """Tells of alerts. Rules stand in the keyspace files, under `alerts`. Rights are on
-    `organizations/<organization>/alerts`. Alerts are also sent to webhooks: see WebhookService.
+    """Tells of alerts, and keeps the rules that organizations have for themselves. Rules for all organizations stand in the
+    keyspace files, under `alerts`. Rights are on `organizations/<organization>/alerts`; those to rules, on
+    `organizations/<organization>/keyspaces/<keyspace>/alert-rules`. Alerts are also sent to webhooks: see WebhookService.
 
     An alert belongs to the organization of the key that it is about. One about an address or a prefix belongs to the
     organization of the service that was shown the texts.
@@ -89,6 +106,32 @@ class AlertServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetAlertRule(self, request, context):
+        """Gives an organization a rule of its own in a keyspace, or changes it. For this organization it takes the place of the
+        keyspace's rule of the same name; another name adds one; `silenced` keeps the keyspace's rule from telling. The same
+        again changes nothing. All servers go by it within a few seconds. An organization has 50 in a keyspace at most.
+        Permission `alert-rules:set`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAlertRules(self, request, context):
+        """The rules of an organization in a keyspace, by name: the keyspace's that it has not replaced, and its own, those that
+        are silenced or passed over included. Permission `alert-rules:list`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteAlertRule(self, request, context):
+        """Removes a rule of an organization; the keyspace's of the same name, if there is one, holds again. Permission
+        `alert-rules:delete`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AlertServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -107,6 +150,21 @@ def add_AlertServiceServicer_to_server(servicer, server):
                     request_deserializer=doorward_dot_v1_dot_alerts__pb2.WatchAlertsRequest.FromString,
                     response_serializer=doorward_dot_v1_dot_alerts__pb2.WatchAlertsResponse.SerializeToString,
             ),
+            'SetAlertRule': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAlertRule,
+                    request_deserializer=doorward_dot_v1_dot_alerts__pb2.SetAlertRuleRequest.FromString,
+                    response_serializer=doorward_dot_v1_dot_alerts__pb2.SetAlertRuleResponse.SerializeToString,
+            ),
+            'ListAlertRules': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAlertRules,
+                    request_deserializer=doorward_dot_v1_dot_alerts__pb2.ListAlertRulesRequest.FromString,
+                    response_serializer=doorward_dot_v1_dot_alerts__pb2.ListAlertRulesResponse.SerializeToString,
+            ),
+            'DeleteAlertRule': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteAlertRule,
+                    request_deserializer=doorward_dot_v1_dot_alerts__pb2.DeleteAlertRuleRequest.FromString,
+                    response_serializer=doorward_dot_v1_dot_alerts__pb2.DeleteAlertRuleResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'doorward.v1.AlertService', rpc_method_handlers)
@@ -116,8 +174,9 @@ def add_AlertServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AlertService(object):
-    """Tells of alerts. Rules stand in the keyspace files, under `alerts`. Rights are on
-    `organizations/<organization>/alerts`. Alerts are also sent to webhooks: see WebhookService.
+    """Tells of alerts, and keeps the rules that organizations have for themselves. Rules for all organizations stand in the
+    keyspace files, under `alerts`. Rights are on `organizations/<organization>/alerts`; those to rules, on
+    `organizations/<organization>/keyspaces/<keyspace>/alert-rules`. Alerts are also sent to webhooks: see WebhookService.
 
     An alert belongs to the organization of the key that it is about. One about an address or a prefix belongs to the
     organization of the service that was shown the texts.
@@ -194,6 +253,87 @@ class AlertService(object):
             '/doorward.v1.AlertService/WatchAlerts',
             doorward_dot_v1_dot_alerts__pb2.WatchAlertsRequest.SerializeToString,
             doorward_dot_v1_dot_alerts__pb2.WatchAlertsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAlertRule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/doorward.v1.AlertService/SetAlertRule',
+            doorward_dot_v1_dot_alerts__pb2.SetAlertRuleRequest.SerializeToString,
+            doorward_dot_v1_dot_alerts__pb2.SetAlertRuleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAlertRules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/doorward.v1.AlertService/ListAlertRules',
+            doorward_dot_v1_dot_alerts__pb2.ListAlertRulesRequest.SerializeToString,
+            doorward_dot_v1_dot_alerts__pb2.ListAlertRulesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteAlertRule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/doorward.v1.AlertService/DeleteAlertRule',
+            doorward_dot_v1_dot_alerts__pb2.DeleteAlertRuleRequest.SerializeToString,
+            doorward_dot_v1_dot_alerts__pb2.DeleteAlertRuleResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,4 +1,4 @@
-"""Alerts: when a rule of a keyspace file says that somebody must be told, of what, and how often. Facts in, alerts out.
+"""Alerts: when a rule says that somebody must be told, of what, and how often. Facts in, alerts out.
 
 An alert has a `topic`, which is what it must not repeat, and a span for which it is `quiet` about that: the window of
 a failure rule or of a limit, an hour of unusual activity, a day of a secret that is still used, for ever where the
@@ -63,7 +63,7 @@ class Alert:
     organization: str
     keyspace: str
     rule: str
-    """Its name in the keyspace file."""
+    """Its name in the keyspace file, or among the organization's own."""
     kind: AlertKind
     subject: str
     """A key's id, an address, a prefix; of a limit, whatever it counts together."""
@@ -158,6 +158,12 @@ def cell_of(rule: AlertRule, at: Instant) -> tuple[Instant, int]:
     """Return when the cell of a failure *rule* began that *at* falls into, and how long a cell is."""
     length = max(1, rule.settings["window"] // CELLS)
     return at - at % length, length
+
+
+def counted_as(rule: AlertRule) -> str:
+    """Return what failures of *rule* are kept under: never together with those of a window of another length, which a
+    rule of the same name may have that took its place."""
+    return f"{rule.name} {rule.settings.get('per', 'key')} {rule.settings['window']}"
 
 
 def too_many_failures(rule: AlertRule, failure: Failure, count: int, now: Instant) -> Alert | None:

@@ -28,7 +28,9 @@ MAX_LIST = 100
 LAST_INSTANT = 253_402_300_799 * SECOND
 """9999-12-31T23:59:59Z, the last second that a Timestamp can say."""
 
-_PATTERNS = {"organization": ORGANIZATION, "group": ORGANIZATION, "principal": PRINCIPAL, "keyspace": NAME}
+_PATTERNS = {
+    "organization": ORGANIZATION, "group": ORGANIZATION, "principal": PRINCIPAL, "keyspace": NAME, "alert rule": NAME,
+}  # fmt: skip
 
 
 def check_id(field: str, text: str, kind: str = "") -> str:

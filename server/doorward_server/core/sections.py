@@ -135,17 +135,22 @@ def compile_sections(document: Document, keyspace: Keyspace) -> Sections:
     """Compile what *keyspace*'s file says about counting and watching. Raises KeyspaceInvalid."""
     limits = _limits(document.get("limits") or {}, keyspace)
     alerts = tuple(
-        _alert(f"alerts.{name}", name, alert, keyspace, limits)
+        compile_alert(f"alerts.{name}", name, alert, keyspace, limits)
         for name, alert in (document.get("alerts") or {}).items()
     )
     return Sections(
         limits=limits,
         alerts=alerts,
-        nearly=min((percent for it in alerts for percent in it.settings.get("percent", ())), default=101),
+        nearly=nearly(alerts),
         keep_usage=_duration("usage.keep", (document.get("usage") or {}).get("keep") or "400d", 100 * MAX_WINDOW),
         decision_log=_decision_log(document.get("decision_log") or {}),
         routes=compile_routes(document.get("routes") or (), keyspace),
     )
+
+
+def nearly(rules: Iterable[AlertRule]) -> int:
+    """Return the lowest percentage of a limit that one of *rules* tells of; 101: none does."""
+    return min((percent for it in rules for percent in it.settings.get("percent", ())), default=101)
 
 
 def _limits(document: Document, keyspace: Keyspace) -> Limits:
@@ -190,7 +195,8 @@ def _expand(place: str, action: str, keyspace: Keyspace) -> list[str]:
     return fitting
 
 
-def _alert(place: str, name: str, document: Document, keyspace: Keyspace, limits: Limits) -> AlertRule:
+def compile_alert(place: str, name: str, document: Document, keyspace: Keyspace, limits: Limits) -> AlertRule:
+    """Compile one rule, whose words stand at *place*, for a keyspace that has *limits*. Raises KeyspaceInvalid."""
     matching(place, name, NAME)
     when = document["when"]
     needed, possible = ALERTS[when]
@@ -230,6 +236,12 @@ def _check_once(place: str, words: Iterable[str]) -> None:
         if word in seen:
             raise KeyspaceInvalid(f"{place}[{i}]", f"{word!r} stands here twice")
         seen.add(word)
+
+
+def duration_text(span: int) -> str:
+    """Return a *span* of whole seconds as a file says it, in the largest unit that it is a multiple of."""
+    unit = max((it for it in _UNITS if span % _UNITS[it] == 0), key=_UNITS.__getitem__)
+    return f"{span // _UNITS[unit]}{unit}"
 
 
 def _duration(place: str, text: str, most: int) -> int:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from doorward_server.core.errors import KeyspaceInvalid
+from doorward_server.core.errors import InvalidField, KeyspaceInvalid
 from doorward_server.core.keyspace import compile_keyspace
 from doorward_server.core.policy import Keyspace
 from doorward_server.service.conditions import CelConditions
 from doorward_server.service.keyspace_cases import Case, Shape
-from doorward_server.service.keyspace_shape import Document
+from doorward_server.service.keyspace_shape import Alert, Document
 
+S = TypeVar("S", bound=Shape)
 MAX_BYTES = 128 * 1024
 MAX_DEPTH = 20
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -44,10 +45,9 @@ def load_file(source: str, *, operator: str = "", relations: frozenset[str] = fr
     """Read and compile a keyspace file's text, its tests included, which are not run. Raises KeyspaceInvalid."""
     data, lines = _parse(source)
     try:
-        shape = Document.model_validate(data)
-    except ValidationError as problem:
-        place, rule = _first_problem(problem.errors(include_input=False, include_url=False), data)
-        raise KeyspaceInvalid(place or "file", rule, line_of(lines, place)) from None
+        shape = _shaped(Document, data)
+    except KeyspaceInvalid as problem:
+        raise KeyspaceInvalid(problem.field or "file", problem.rule, line_of(lines, problem.field)) from None
     document = shape.model_dump(exclude={"tests"})
     try:
         keyspace = compile_keyspace(
@@ -56,6 +56,28 @@ def load_file(source: str, *, operator: str = "", relations: frozenset[str] = fr
     except KeyspaceInvalid as problem:
         raise KeyspaceInvalid(problem.field, problem.rule, line_of(lines, problem.field)) from None
     return KeyspaceFile(keyspace, document, tuple(shape.tests), lines)
+
+
+def read_alert(text: str) -> Mapping[str, Any]:
+    """Read one alert rule, as it would stand behind its name under `alerts`.
+
+    Raises InvalidField; the field is `rule`, or in it.
+    """
+    try:
+        data, _ = _parse(text)
+        return _shaped(Alert, data).model_dump()
+    except KeyspaceInvalid as problem:
+        field = "rule" if problem.field in ("", "file") else f"rule.{problem.field}"
+        raise InvalidField(field, problem.rule) from None
+
+
+def _shaped(shape: type[S], data: Any) -> S:
+    """Return *data* in *shape*. Raises KeyspaceInvalid; its field is empty where that is the whole."""
+    try:
+        return shape.model_validate(data)
+    except ValidationError as problem:
+        errors = problem.errors(include_input=False, include_url=False)
+    raise KeyspaceInvalid(*_first_problem(errors, data, shape))
 
 
 # --- YAML -------------------------------------------------------------------------------------------------------------
@@ -121,12 +143,12 @@ def _mapping(node: yaml.MappingNode, place: str, lines: dict[str, int]) -> dict[
 # --- problems ---------------------------------------------------------------------------------------------------------
 
 
-def _first_problem(problems: Sequence[ErrorDetails], data: Any) -> tuple[str, str]:
+def _first_problem(problems: Sequence[ErrorDetails], data: Any, shape: type[Shape]) -> tuple[str, str]:
     """Return the place and the rule of the first problem; of a choice of shapes, those of the one that came nearest."""
     places = [_place(problem, data) for problem in problems]
     first = places[0]
     nearest = max((place for place in places if place.startswith(first)), key=len)
-    rules = dict.fromkeys(_rule(it) for it, place in zip(problems, places, strict=True) if place == nearest)
+    rules = dict.fromkeys(_rule(it, shape) for it, place in zip(problems, places, strict=True) if place == nearest)
     return nearest, " or ".join([*list(rules)[:1], *(rule.removeprefix("must be ") for rule in list(rules)[1:])])
 
 
@@ -166,17 +188,17 @@ _RULES = {
 }
 
 
-def _rule(problem: ErrorDetails) -> str:
+def _rule(problem: ErrorDetails, shape: type[Shape]) -> str:
     if problem["type"] == "extra_forbidden":
-        words = ", ".join(sorted(_words_at(problem["loc"][:-1])))
+        words = ", ".join(sorted(_words_at(problem["loc"][:-1], shape)))
         return f"is not a word that can stand here; there are {words}"
     rule = _RULES.get(problem["type"])
     return rule.format(**problem.get("ctx", {})) if rule else problem["msg"].rstrip(".")
 
 
-def _words_at(location: Iterable[int | str]) -> set[str]:
-    """Return the words that can stand at a place. Names and positions on the way lead nowhere else."""
-    shapes: list[type[Shape]] = [Document]
+def _words_at(location: Iterable[int | str], whole: type[Shape]) -> set[str]:
+    """Return the words that can stand at a place in a *whole*. Names and positions on the way lead nowhere else."""
+    shapes = [whole]
     for step in location:
         inner = [shape.model_fields[step] for shape in shapes if isinstance(step, str) and step in shape.model_fields]
         if inner:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
+from typing import NamedTuple
 
 from doorward_server.core import alerts as rules
 from doorward_server.core.alerts import Alert, AlertKind, Failure
@@ -21,6 +22,7 @@ from doorward_server.core.sections import AlertRule, Per
 from doorward_server.core.subject import Subject
 from doorward_server.service.catalog import Catalog
 from doorward_server.service.guard import Clock
+from doorward_server.service.own_rules import OwnRules
 from doorward_server.service.pool import Pool
 from doorward_server.store import Store
 from doorward_server.store.alerts import FailureCell
@@ -37,18 +39,29 @@ Known = tuple[str, str]
 """Organization and id of a key."""
 
 
+class _News(NamedTuple):
+    """When a limit is worth another look: from so many *units* on, later than *at*, or with other *rules*."""
+
+    units: int
+    at: Instant
+    rules: tuple[AlertRule, ...]
+
+
 class Noticing:
     """Collects what alerts come from between two flushes. Belongs to the event loop; the store is asked on *writes*."""
 
-    def __init__(self, store: Store, catalog: Catalog, writes: Pool, clock: Clock) -> None:
+    def __init__(self, store: Store, catalog: Catalog, rules: OwnRules, writes: Pool, clock: Clock) -> None:
         self._store = store
         self._catalog = catalog
+        self._rules = rules
+        self.nearly = rules.nearly
+        """Tells from which percentage of a limit on it is worth noting; see `OwnRules.nearly`."""
         self._writes = writes
         self._clock = clock
         self._failures: Counter[Failure] = Counter()
         self._alerts: dict[str, Alert] = {}
         self._told: dict[tuple[str, str], Alert] = {}
-        self._near: dict[tuple[str, ...], tuple[int, Instant]] = {}  # units, and when, that may be news of a limit
+        self._near: dict[tuple[str, ...], _News] = {}
 
     def failed(
         self,
@@ -66,8 +79,10 @@ class Noticing:
         """
         if reason in NOTHING_SHOWN:
             return
-        pers = {rule.settings.get("per", "key") for rule in _of(keyspace, AlertKind.FAILED_AUTHENTICATION)}
-        if "key" in pers and key is not None:
+        mine = self._rules.of(organization, keyspace)
+        theirs = mine if key is None or key[0] == organization else self._rules.of(key[0], keyspace)
+        pers = _pers(mine)
+        if "key" in (pers if theirs is mine else _pers(theirs)) and key is not None:
             self._add(Failure(key[0], keyspace.name, "key", key[1]))
         if "address" in pers and address:
             self._add(Failure(organization, keyspace.name, "address", address))
@@ -83,7 +98,7 @@ class Noticing:
 
     def _superseded(self, keyspace: Keyspace, key: Key, secret: Secret, ends_at: Instant, now: Instant) -> None:
         of = (key.organization, keyspace.name)
-        for rule in _of(keyspace, AlertKind.SUPERSEDED_USED):
+        for rule in _of_kind(self._rules.of(key.organization, keyspace), AlertKind.SUPERSEDED_USED):
             self._raise(rules.superseded_used(rule, of, key.id, secret.id, ends_at, now))
 
     def nearly_used(
@@ -94,10 +109,10 @@ class Noticing:
         whom, key = _counted_together(subject, question, keyspace, name)
         of = (subject.organization.id, keyspace.name)
         mark = (*of, whom, name, str(limit))
-        known = self._near.get(mark)
-        if known is not None and used < known[0] and now < known[1]:
+        all_rules, known = self._rules.of(subject.organization.id, keyspace), self._near.get(mark)
+        if known is not None and known.rules is all_rules and used < known.units and now < known.at:
             return
-        found = _of(keyspace, AlertKind.LIMIT_NEARLY_USED)
+        found = _of_kind(all_rules, AlertKind.LIMIT_NEARLY_USED)
         for rule in found:
             alert = rules.nearly_used(rule, of, whom, key, window, limit, used, now)
             if alert is not None:
@@ -105,11 +120,11 @@ class Noticing:
         steps = [-(-percent * limit // 100) for rule in found for percent in rule.settings["percent"]]
         if len(self._near) >= MOST:
             self._near.clear()
-        self._near[mark] = min((it for it in steps if it > used), default=limit + 1), now + length
+        self._near[mark] = _News(min((it for it in steps if it > used), default=limit + 1), now + length, all_rules)
 
     def leaked(self, organization: str, keyspace: Keyspace, key: str, place: str, done: str) -> None:
         """Note that a key's text was found at *place* (may be empty); *done* says in words what became of the key."""
-        for rule in _of(keyspace, AlertKind.LEAKED):
+        for rule in _of_kind(self._rules.of(organization, keyspace), AlertKind.LEAKED):
             self._raise(rules.leaked(rule, (organization, keyspace.name), key, place, done, self._clock()))
 
     def _add(self, failure: Failure) -> None:
@@ -167,15 +182,22 @@ class Noticing:
     def _cells(self, failure: Failure, count: int, now: Instant) -> list[tuple[FailureCell, AlertRule]]:
         keyspace = self._catalog.known(failure.keyspace)
         found = []
-        for rule in rules.failure_rules(keyspace.sections.alerts if keyspace else (), failure.per):
+        for rule in rules.failure_rules(
+            self._rules.of(failure.organization, keyspace) if keyspace else (), failure.per
+        ):
             cell, length = rules.cell_of(rule, now)
             window = rules.CELLS * length
-            found.append((FailureCell(failure, rule.name, cell, cell + window, cell - window, count), rule))
+            counted = FailureCell(failure, rules.counted_as(rule), cell, cell + window, cell - window, count)
+            found.append((counted, rule))
         return found
 
 
-def _of(keyspace: Keyspace, kind: AlertKind) -> list[AlertRule]:
-    return [rule for rule in keyspace.sections.alerts if rules.kind_of(rule) is kind]
+def _of_kind(found: Iterable[AlertRule], kind: AlertKind) -> list[AlertRule]:
+    return [rule for rule in found if rules.kind_of(rule) is kind]
+
+
+def _pers(found: Iterable[AlertRule]) -> set[str]:
+    return {rule.settings.get("per", "key") for rule in _of_kind(found, AlertKind.FAILED_AUTHENTICATION)}
 
 
 def _counted_together(subject: Subject, question: Question, keyspace: Keyspace, name: str) -> tuple[str, str]:

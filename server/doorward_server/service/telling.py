@@ -61,7 +61,7 @@ class Telling:
 
     def charged(self, subject: Subject, question: Question, keyspace: Keyspace, charged: Charged) -> None:
         """Note, for alerts, limits of which much is used. One comparison for each of which it is not."""
-        nearly = keyspace.sections.nearly
+        nearly = self._noticing.nearly(subject.organization.id, keyspace)
         for it in charged.limits:
             used = it.limit - it.remaining
             if used * 100 >= nearly * it.limit:

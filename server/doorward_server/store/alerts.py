@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 from doorward_server.core.alerts import Acknowledgement, Activity, Alert, AlertFilter, AlertKind, Failure, KeyFacts
 from doorward_server.core.errors import NotFound
@@ -56,23 +56,32 @@ JOIN secret AS s ON s.organization = k.organization AND s.key = k.id AND s.ordin
 )
 LEFT OUTER JOIN key_use AS u ON u.organization = k.organization AND u.key = k.id
 WHERE k.keyspace = ? AND k.revoked_at IS NULL AND k.deleted_at IS NULL AND {due} AND (k.organization, k.id) > (?, ?)
+AND {whose}
 AND EXISTS (SELECT 1 FROM organization AS o WHERE o.id = k.organization AND o.deleted_at IS NULL)
 ORDER BY k.organization, k.id LIMIT ?
 """
 _TOLD = """
 EXISTS (
     SELECT 1 FROM alert AS a
-    WHERE a.organization = k.organization AND a.subject = k.id AND a.keyspace = k.keyspace AND a.rule = ? AND a.at >= {}
+    WHERE a.organization = k.organization AND a.subject = k.id AND a.keyspace = k.keyspace AND a.rule = ?
+    AND a.at >= {} AND a.kind = '{}'
 )
 """
+_SINCE = "COALESCE(u.at, k.created_at)"
 _DUE = {
     AlertKind.EXPIRING: "k.expires_at > ? AND k.expires_at <= ?",
-    AlertKind.UNUSED: f"COALESCE(u.at, k.created_at) <= ? AND NOT {_TOLD.format('COALESCE(u.at, k.created_at)')}",
-    AlertKind.ROTATION_OVERDUE: f"s.created_at <= ? AND NOT {_TOLD.format('s.created_at')}",
+    AlertKind.UNUSED: f"{_SINCE} <= ? AND NOT {_TOLD.format(_SINCE, AlertKind.UNUSED)}",
+    AlertKind.ROTATION_OVERDUE: f"s.created_at <= ? AND NOT {_TOLD.format('s.created_at', AlertKind.ROTATION_OVERDUE)}",
 }
 _BUSY = """
-SELECT organization, key, SUM(count) FROM usage_cell WHERE keyspace = ? AND hour = ? AND key <> ''
-GROUP BY organization, key HAVING SUM(count) >= ?
+SELECT k.organization, k.key, SUM(k.count) FROM usage_cell AS k WHERE k.keyspace = ? AND k.hour = ? AND k.key <> ''
+AND {whose} GROUP BY k.organization, k.key HAVING SUM(k.count) >= ?
+"""
+_MINE = "k.organization = ?"
+_OTHERS = """
+NOT EXISTS (
+    SELECT 1 FROM alert_rule AS r WHERE r.organization = k.organization AND r.keyspace = k.keyspace AND r.name = ?
+)
 """
 _SCHEDULED = "UPDATE schedule SET next_at = ? WHERE name = ? AND (next_at <= ? OR next_at > ?)"
 _FIRST_TIME = "INSERT INTO schedule (name, next_at) VALUES (?, ?) ON CONFLICT (name) DO NOTHING"
@@ -84,6 +93,7 @@ class FailureCell:
 
     failure: Failure
     rule: str
+    """What counts together; see `counted_as`."""
     cell: Instant
     """When it began."""
     ends_at: Instant
@@ -91,6 +101,23 @@ class FailureCell:
     since: Instant
     """The window's cells that are summed begin after this."""
     count: int
+
+
+class Whose(NamedTuple):
+    """Whose keys a rule looks at."""
+
+    rule: str = ""
+    """Not those of organizations that have a rule of this name for themselves."""
+    organization: str = ""
+    """Only those of this one, whatever rules it has; empty: of all."""
+
+    @property
+    def condition(self) -> tuple[str, str]:
+        """What `k` must be, and the parameter of that."""
+        return (_MINE, self.organization) if self.organization else (_OTHERS, self.rule)
+
+
+ANYBODYS = Whose()
 
 
 class AlertStore:
@@ -132,23 +159,32 @@ class AlertStore:
         return self._write(lambda tx: [_count(tx, cell) for cell in cells]).value
 
     def list_due(
-        self, keyspace: str, kind: AlertKind, bounds: Sequence[object], after: tuple[str, str], limit: int
+        self,
+        keyspace: str,
+        kind: AlertKind,
+        bounds: Sequence[object],
+        after: tuple[str, str],
+        limit: int,
+        whose: Whose = ANYBODYS,
     ) -> list[KeyFacts]:
         """Return keys for which a rule of *kind* may be due, by (organization, id), behind *after*.
 
         *bounds*: from and to when they expire; or the rule's time and name (unused, rotation_overdue): then those that
         it has told of since are left out.
         """
-        sql = _FACTS.format(due=_DUE[kind])
-        rows = self._look(lambda tx: tx.ask(sql, keyspace, *bounds, *after, limit))
+        condition, of = whose.condition
+        sql = _FACTS.format(due=_DUE[kind], whose=condition)
+        rows = self._look(lambda tx: tx.ask(sql, keyspace, *bounds, *after, of, limit))
         return [KeyFacts(*row) for row in rows]
 
-    def list_busy(self, keyspace: str, hour: Instant, least: int, hours_before: Sequence[Instant]) -> list[Activity]:
+    def list_busy(
+        self, keyspace: str, hour: Instant, least: int, hours_before: Sequence[Instant], whose: Whose = ANYBODYS
+    ) -> list[Activity]:
         """Return the keys that did *least* or more in *hour*, with what they did in *hours_before*.
 
         Hours that had not begun when the key was made, or that had begun by then, are left out.
         """
-        return self._read(lambda tx: _list_busy(tx, keyspace, hour, least, hours_before))
+        return self._read(lambda tx: _list_busy(tx, keyspace, hour, least, hours_before, whose))
 
     def is_due(self, name: str, now: Instant, every: int) -> bool:
         """Tell whether periodic work is due, and if so say that it is being done: one replica is told so.
@@ -251,10 +287,11 @@ def _count(tx: Transaction, cell: FailureCell) -> int:
 
 
 def _list_busy(
-    tx: Transaction, keyspace: str, hour: Instant, least: int, hours_before: Sequence[Instant]
+    tx: Transaction, keyspace: str, hour: Instant, least: int, hours_before: Sequence[Instant], whose: Whose
 ) -> list[Activity]:
     found = []
-    for organization, key, count in tx.ask(_BUSY, keyspace, hour, least):
+    condition, of = whose.condition
+    for organization, key, count in tx.ask(_BUSY.format(whose=condition), keyspace, hour, of, least):
         made = tx.ask("SELECT created_at FROM key WHERE organization = ? AND id = ?", organization, key)
         if made:
             before = tuple(_sum(tx, organization, key, it) for it in hours_before if it >= made[0][0])

@@ -302,5 +302,5 @@ def _in_keyspace(tx: Transaction, organization: str, keyspace: str) -> Any:
         (of.in_(["keyspace", "relations"]) & (EVENT.target == keyspace))
         | ((of == "key") & EVENT.target.in_(keys))
         | ((of == "binding") & (EVENT.target.in_(bindings) | named_in))
-        | ((of == "resource") & (fn.SUBSTR(EVENT.target, 1, len(keyspace) + 1) == f"{keyspace}/"))
+        | (of.in_(["resource", "alert-rule"]) & (fn.SUBSTR(EVENT.target, 1, len(keyspace) + 1) == f"{keyspace}/"))
     )

@@ -43,6 +43,7 @@ from . import (
     stranding,
 )
 from .acknowledgements import kept_for
+from .alert_rules import AlertRuleStore
 from .alerts import AlertStore
 from .audit_store import AuditStore
 from .changes import prune
@@ -92,6 +93,7 @@ class Store(DirectoryStore):
         self.usage = UsageStore(transactions)
         self.webhooks = WebhookStore(transactions)
         self.alerts = AlertStore(transactions)
+        self.alert_rules = AlertRuleStore(transactions)
         self.limits = LimitStore(transactions)
         self.replicas = ReplicaStore(transactions, kept_for(self._dialect))
         self._migrating = threading.RLock()

@@ -1,0 +1,107 @@
+"""Alert rules of single organizations. None makes a revision: no decision reads them.
+
+Every change moves one stamp in its transaction, so whoever keeps the rules in memory sees with one small read that
+they are no longer what it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from doorward_server.core.alert_rules import MOST, OwnRule
+from doorward_server.core.errors import NotFound, QuotaExceeded
+from doorward_server.core.model import Event
+
+from .entities import ORGANIZATIONS, get
+from .transaction import Transaction, Transactions
+from .values import Written
+
+ChangeRule = Callable[[OwnRule | None], tuple[OwnRule, Event] | None]
+_SELECT = "SELECT organization, keyspace, name, text, updated_at FROM alert_rule"
+_ONE = f"{_SELECT} WHERE organization = ? AND keyspace = ? AND name = ?"
+_OF = f"{_SELECT} WHERE organization = ? AND keyspace = ? ORDER BY name"
+_ALL = f"{_SELECT} ORDER BY organization, keyspace, name"
+_PUT = """
+INSERT INTO alert_rule (organization, keyspace, name, text, updated_at) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (organization, keyspace, name) DO UPDATE SET text = excluded.text, updated_at = excluded.updated_at
+"""
+_DELETE = "DELETE FROM alert_rule WHERE organization = ? AND keyspace = ? AND name = ?"
+_COUNT = "SELECT COUNT(*) FROM alert_rule WHERE organization = ? AND keyspace = ?"
+_STAMP = "SELECT value FROM alert_rule_stamp"
+_MOVE = "UPDATE alert_rule_stamp SET value = value + 1"
+
+
+class AlertRuleStore:
+    """The part of `Store` that knows rules of organizations; like there, every public method is one transaction."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._write, self._read, self._look = transactions.write, transactions.read, transactions.look
+
+    def put(self, organization: str, keyspace: str, name: str, change: ChangeRule) -> Written[OwnRule]:
+        """Apply *change* to a rule, or to None if there is none yet: then it must make one.
+
+        Raises NotFound (organization), QuotaExceeded.
+        """
+        return self._write(lambda tx: _put(tx, (organization, keyspace, name), change))
+
+    def delete(self, organization: str, keyspace: str, name: str, told: Callable[[OwnRule], Event]) -> Written[None]:
+        """Remove a rule, with the event that *told* makes of it. Raises NotFound."""
+        return self._write(lambda tx: _delete(tx, (organization, keyspace, name), told))
+
+    def list_some(self, organization: str, keyspace: str) -> list[OwnRule]:
+        """Return the rules that an organization has for a keyspace, by name; there are at most `MOST`."""
+        return self._look(lambda tx: [OwnRule(*row) for row in tx.ask(_OF, organization, keyspace)])
+
+    def stamp(self) -> int:
+        """Return the number that every change of rules makes another."""
+        return self._look(_stamp)
+
+    def list_all(self) -> tuple[int, list[OwnRule]]:
+        """Return all rules of all organizations, by organization, keyspace and name, and the stamp that goes with them.
+
+        For who keeps them in memory.
+        """
+        return self._read(lambda tx: (_stamp(tx), [OwnRule(*row) for row in tx.ask(_ALL)]))
+
+
+def _put(tx: Transaction, which: Sequence[str], change: ChangeRule) -> OwnRule:
+    organization, keyspace, _ = which
+    tx.tally(organization)
+    get(tx, ORGANIZATIONS, organization)
+    current = _find(tx, which)
+    changed = change(current)
+    if changed is None:
+        if current is None:
+            raise ValueError("a change of what is not there must make it")
+        return current
+    ((count,),) = tx.ask(_COUNT, organization, keyspace)
+    if current is None and count >= MOST:
+        raise QuotaExceeded("alert rules per organization and keyspace", MOST)
+    rule, event = changed
+    _change(tx, event, _PUT, *which, rule.text, rule.updated_at)
+    return rule
+
+
+def _delete(tx: Transaction, which: Sequence[str], told: Callable[[OwnRule], Event]) -> None:
+    tx.tally(which[0])
+    current = _find(tx, which)
+    if current is None:
+        raise NotFound("alert rule", which[2])
+    _change(tx, told(current), _DELETE, *which)
+
+
+def _change(tx: Transaction, event: Event, sql: str, *params: Any) -> None:
+    tx.change(sql, *params)
+    tx.append(event)
+    tx.change(_MOVE)  # last: whoever changes rules of another organization waits for it
+
+
+def _find(tx: Transaction, which: Sequence[str]) -> OwnRule | None:
+    rows = tx.ask(_ONE, *which)
+    return OwnRule(*rows[0]) if rows else None
+
+
+def _stamp(tx: Transaction) -> int:
+    ((value,),) = tx.ask(_STAMP)
+    return int(value)
