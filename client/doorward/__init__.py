@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from doorward.alerts import Alert, AlertKind, WatchedAlert
+from doorward.alerts import Alert, AlertKind, AlertRule, AlertRuleOrigin, WatchedAlert
 from doorward.audit import AuditActor, AuditEvent, ChainHead, ChainReport, ChainStatus, HeadStatus
 from doorward.config import TLS, Cache
 from doorward.decision import (
@@ -130,6 +130,8 @@ __all__ = [
     "AccessibleResources",
     "Alert",
     "AlertKind",
+    "AlertRule",
+    "AlertRuleOrigin",
     "AllowedActions",
     "AlreadyExists",
     "AppliedKeyspace",

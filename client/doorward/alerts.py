@@ -23,7 +23,7 @@ class AlertKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """Something that somebody is to be told of, by a rule of a keyspace file."""
+    """Something that somebody is to be told of, by a rule of a keyspace file or of the organization."""
 
     id: str
     organization: str
@@ -55,3 +55,31 @@ class WatchedAlert:
     alert: Alert | None
     sequence: int
     """To go on from here, over a broken connection too, watch with this as `after`."""
+
+
+class AlertRuleOrigin(StrEnum):
+    """Where a rule comes from."""
+
+    UNKNOWN = "UNKNOWN"
+    KEYSPACE = "KEYSPACE"
+    """The keyspace file: all organizations have it that have none of their own of the same name."""
+    ORGANIZATION = "ORGANIZATION"
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRule:
+    """What an organization is to be told of."""
+
+    organization: str
+    keyspace: str
+    name: str
+    rule: str
+    """In the words of keyspace files, e.g. "{when: expiring, before: [30d, 1d]}"; of one that is silenced, what the
+    keyspace's says."""
+    origin: AlertRuleOrigin
+    silenced: bool
+    """Whether the organization is not told of what the keyspace's rule of this name tells."""
+    problem: str
+    """Why it is passed over, as if it were not there; empty: it is not."""
+    updated_at: datetime | None
+    """When the organization set it; None: it is the keyspace's."""

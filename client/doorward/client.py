@@ -121,6 +121,9 @@ class Client(Caller[grpc.Channel]):
     list_alerts = listed(alerts.list_alerts)
     acknowledge_alert = call(alerts.acknowledge_alert)
     watch_alerts = feed(alerts.watch_alerts)
+    set_alert_rule = call(alerts.set_alert_rule)
+    list_alert_rules = listed(alerts.list_alert_rules)
+    delete_alert_rule = call(alerts.delete_alert_rule)
 
     create_webhook = call(webhooks.create_webhook)
     list_webhooks = listed(webhooks.list_webhooks)
@@ -288,6 +291,9 @@ class AsyncClient(Caller[grpc.aio.Channel]):
     list_alerts = alisted(alerts.list_alerts)
     acknowledge_alert = acall(alerts.acknowledge_alert)
     watch_alerts = afeed(alerts.watch_alerts)
+    set_alert_rule = acall(alerts.set_alert_rule)
+    list_alert_rules = alisted(alerts.list_alert_rules)
+    delete_alert_rule = acall(alerts.delete_alert_rule)
 
     create_webhook = acall(webhooks.create_webhook)
     list_webhooks = alisted(webhooks.list_webhooks)

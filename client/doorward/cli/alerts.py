@@ -9,14 +9,18 @@ import typer
 
 from doorward import errors
 from doorward.alerts import Alert, AlertKind
-from doorward.cli.output import jsonable, listed, write_line
+from doorward.cli.output import jsonable, listed, show, write_line
 from doorward.cli.session import Session, tell
-from doorward.cli.words import BadWord, PageSize, instant_or_none
+from doorward.cli.words import BadWord, PageSize, Yes, instant_or_none
 
-app = typer.Typer(help="What the rules of keyspace files say that somebody must be told of.", no_args_is_help=True)
+app = typer.Typer(help="What rules say that somebody must be told of.", no_args_is_help=True)
+rules = typer.Typer(help="The rules: those of keyspace files, and an organization's own.", no_args_is_help=True)
+app.add_typer(rules, name="rules")
 
 AGAIN = 1.0
 """Seconds after which a watch that broke off is taken up again."""
+Keyspace = Annotated[str, typer.Argument(metavar="KEYSPACE", help="The keyspace.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The rule.")]
 Kind = Annotated[str, typer.Option(help="Only of this kind, e.g. failed_authentication.")]
 
 
@@ -85,6 +89,42 @@ def acknowledge_alert(
     session: Session = ctx.obj
     alert = session.client.acknowledge_alert(id, organization=session.organization, note=note)
     tell(f"Alert {alert.id} is acknowledged by {alert.acknowledged_by}.")
+
+
+@rules.command("set")
+def set_alert_rule(
+    ctx: typer.Context,
+    keyspace: Keyspace,
+    name: Name,
+    rule: Annotated[
+        str, typer.Argument(metavar="RULE", help="As in a keyspace file, e.g. '{when: expiring, before: [7d]}'.")
+    ] = "",
+    silenced: Annotated[
+        bool, typer.Option("--silenced", help="Instead of a rule: do not tell of what the keyspace's rule tells.")
+    ] = False,
+) -> None:
+    """Give the organization a rule of its own; it takes the place of the keyspace's of the same name."""
+    session: Session = ctx.obj
+    organization = session.organization
+    show(session, session.client.set_alert_rule(keyspace, name, rule, silenced=silenced, organization=organization))
+
+
+@rules.command("list")
+def list_alert_rules(ctx: typer.Context, keyspace: Keyspace, page_size: PageSize = 0) -> None:
+    """List the rules of an organization: the keyspace's that it has not replaced, and its own."""
+    session: Session = ctx.obj
+    found = session.client.list_alert_rules(keyspace, organization=session.organization, page_size=page_size)
+    columns = {"NAME": "name", "ORIGIN": "origin", "SILENCED": "silenced", "RULE": "rule"}
+    listed(session, found, columns, rare={"PASSED OVER BECAUSE": "problem"})
+
+
+@rules.command("delete")
+def delete_alert_rule(ctx: typer.Context, keyspace: Keyspace, name: Name, yes: Yes = False) -> None:
+    """Remove a rule of the organization; the keyspace's of the same name, if there is one, holds again."""
+    session: Session = ctx.obj
+    session.confirm(f"Remove the organization's rule {name} of the keyspace {keyspace}", yes)
+    session.client.delete_alert_rule(keyspace, name, organization=session.organization)
+    tell(f"The organization's rule {name} of the keyspace {keyspace} is removed.")
 
 
 def _kind(text: str) -> AlertKind | None:
