@@ -11,6 +11,7 @@ import pytest
 from doorward_server.core.alerts import Alert
 from doorward_server.store import Store, transaction
 from doorward_server.store import alerts as planted
+from tests.store import test_alert_rules as rules
 from tests.store import test_alerts as checks
 
 
@@ -43,6 +44,16 @@ def anybodys_baseline(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transaction.Transaction, "ask", ask)
 
 
+def everybodys_keys(patch: pytest.MonkeyPatch) -> None:
+    """A rule of one organization looks at the keys of all."""
+    patch.setattr(planted, "_MINE", "(k.organization = ? OR 1 = 1)")
+
+
+def no_place_taken(patch: pytest.MonkeyPatch) -> None:
+    """The keyspace's rule looks at organizations that have replaced it, too."""
+    patch.setattr(planted, "_OTHERS", f"({planted._OTHERS} OR 1 = 1)")
+
+
 Check = Callable[[Store, str], None]
 CASES: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Check]] = {
     "told by each": (told_by_each, lambda store, _: checks.check_two_replicas_tell_once(store)),
@@ -52,6 +63,14 @@ CASES: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Check]] = {
     ),
     "endless window": (endless_window, checks.check_failures_of_all_replicas_within_the_window_count),
     "anybody's baseline": (anybodys_baseline, lambda store, _: checks.check_the_baseline_is_the_keys_own(store)),
+    "everybody's keys": (
+        everybodys_keys,
+        lambda store, _: rules.check_a_rule_of_an_organization_finds_only_its_own_keys(store),
+    ),
+    "no place taken": (
+        no_place_taken,
+        lambda store, _: rules.check_a_keyspaces_rule_passes_over_who_has_one_of_its_name(store),
+    ),
 }
 
 
