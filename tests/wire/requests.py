@@ -118,6 +118,32 @@ roles:
 """A keyspace that declares relations, parents and attributes. Its keys can be granted freely: no owner limits them."""
 
 
+PORCH = """
+keyspace: porch
+prefix: porch
+environments: [live]
+credentials: [{header: x-api-key}]
+types: {mats: [read]}
+roles: {}
+alerts:
+  soon: {when: expiring, before: [30d, 1d]}
+  leak: {when: leaked}
+"""
+"""A keyspace with alert rules."""
+
+
+def on_porch(t: Tenant, **fields: Any) -> dict[str, Any]:
+    """The fields that say that it is about `porch` in this organization, and *fields*; the keyspace is there then."""
+    t.root.keyspaces.ApplyKeyspace(keyspaces.ApplyKeyspaceRequest(source=PORCH))
+    return {"organization": t.id, "keyspace": "porch", **fields}
+
+
+def _silent(t: Tenant) -> dict[str, Any]:
+    fields = on_porch(t, name="leak")
+    t.root.alerts.SetAlertRule(alerts.SetAlertRuleRequest(**fields, silenced=True))
+    return fields
+
+
 def _used(t: Tenant) -> usage.UsageScope:
     return usage.UsageScope(organization=t.id, key_id=t.key().id)
 
@@ -319,6 +345,13 @@ REQUESTS: dict[str, Row] = {
         lambda t: alerts.AcknowledgeAlertRequest(organization=t.id, id=t.alert()),
         "id",
     ),
+    "SetAlertRule": Row(
+        "alert-rules:set",
+        lambda t: alerts.SetAlertRuleRequest(**on_porch(t, name=unique("rule"), rule="{when: superseded_used}")),
+        "name",
+    ),
+    "ListAlertRules": Row("alert-rules:list", lambda t: alerts.ListAlertRulesRequest(**on_porch(t)), "keyspace"),
+    "DeleteAlertRule": Row("alert-rules:delete", lambda t: alerts.DeleteAlertRuleRequest(**_silent(t)), "name"),
     "GetUsage": Row("usage:get", lambda t: usage.GetUsageRequest(scope=_used(t)), "scope.key_id"),
     "ExportUsage": Row(
         "usage:get",
