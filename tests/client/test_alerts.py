@@ -12,7 +12,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from typer.testing import Result
 
-from doorward import Alert, AlertKind, Client, Unavailable
+from doorward import Alert, AlertKind, AlertRule, AlertRuleOrigin, Client, Unavailable
 from doorward.cli import alerts as command
 from doorward.v1 import alerts_pb2 as pb
 from tests.client.door import Door, Failure, Fed, failure
@@ -102,3 +102,76 @@ def test_the_command_writes_objects_as_they_come(run: Run, door: Door) -> None:
     door.fed["WatchAlerts"] = [Fed(came(7), Failure(grpc.StatusCode.PERMISSION_DENIED))]
     (line,) = run("alerts", "watch", "--output", "json").stdout.splitlines()
     assert json.loads(line)["message"] == "number 7"
+
+
+# --- rules ------------------------------------------------------------------------------------------------------------
+
+SOON = "{when: expiring, before: [7d]}"
+
+
+def a_rule(name: str = "soon", **more: Any) -> pb.AlertRule:
+    made: dict[str, Any] = {"rule": SOON, "origin": pb.ALERT_RULE_ORIGIN_ORGANIZATION, "updated_at": AT, **more}
+    return pb.AlertRule(organization="acme", keyspace="aiia", name=name, **made)
+
+
+def test_a_rule_is_set_and_read(door: Door, client: Client) -> None:
+    door.will("SetAlertRule", pb.SetAlertRuleResponse(alert_rule=a_rule()))
+    assert client.set_alert_rule("aiia", "soon", SOON, organization="acme") == AlertRule(
+        organization="acme",
+        keyspace="aiia",
+        name="soon",
+        rule=SOON,
+        origin=AlertRuleOrigin.ORGANIZATION,
+        silenced=False,
+        problem="",
+        updated_at=datetime(2027, 1, 15, 8, tzinfo=UTC),
+    )
+    asked = pb.SetAlertRuleRequest(organization="acme", keyspace="aiia", name="soon", rule=SOON)
+    assert door.last.request == asked
+    client.set_alert_rule("aiia", "soon", silenced=True)
+    assert door.last.request == pb.SetAlertRuleRequest(keyspace="aiia", name="soon", silenced=True)
+
+
+def test_rules_are_listed_over_all_pages(door: Door, client: Client) -> None:
+    shared = a_rule("leak", origin=pb.ALERT_RULE_ORIGIN_KEYSPACE, updated_at=None)
+    door.will(
+        "ListAlertRules",
+        pb.ListAlertRulesResponse(alert_rules=[shared], next_page_token="more"),  # of a page
+        pb.ListAlertRulesResponse(alert_rules=[a_rule(problem="No limits.", origin=99)]),
+    )
+    leak, soon = client.list_alert_rules("aiia", organization="acme")
+    assert (leak.origin, leak.updated_at) == (AlertRuleOrigin.KEYSPACE, None)
+    assert (soon.origin, soon.problem) == (AlertRuleOrigin.UNKNOWN, "No limits.")
+    assert [(it.request.keyspace, it.request.page_token) for it in door.asked] == [("aiia", ""), ("aiia", "more")]
+
+
+def test_a_rule_is_deleted(door: Door, client: Client) -> None:
+    client.delete_alert_rule("aiia", "soon", organization="acme")
+    assert door.last.request == pb.DeleteAlertRuleRequest(organization="acme", keyspace="aiia", name="soon")
+
+
+def test_the_command_sets_a_rule_or_silences_one(run: Run, door: Door) -> None:
+    door.will("SetAlertRule", pb.SetAlertRuleResponse(alert_rule=a_rule()))
+    done = run("alerts", "rules", "set", "aiia", "soon", SOON, "--organization", "acme")
+    assert done.exit_code == 0
+    assert SOON in done.stdout
+    assert door.last.request == pb.SetAlertRuleRequest(organization="acme", keyspace="aiia", name="soon", rule=SOON)
+    assert run("alerts", "rules", "set", "aiia", "soon", "--silenced").exit_code == 0
+    assert door.last.request == pb.SetAlertRuleRequest(keyspace="aiia", name="soon", silenced=True)
+
+
+def test_the_command_lists_rules_and_says_why_one_is_passed_over(run: Run, door: Door) -> None:
+    door.will("ListAlertRules", pb.ListAlertRulesResponse(alert_rules=[a_rule(silenced=True)]))
+    done = run("alerts", "rules", "list", "aiia")
+    assert done.stdout.splitlines()[0].split() == ["NAME", "ORIGIN", "SILENCED", "RULE"]
+    assert done.stdout.splitlines()[1].split(maxsplit=3) == ["soon", "ORGANIZATION", "yes", SOON]
+    door.will("ListAlertRules", pb.ListAlertRulesResponse(alert_rules=[a_rule(problem="No limits.")]))
+    assert "No limits." in run("alerts", "rules", "list", "aiia").stdout
+    assert json.loads(run("alerts", "rules", "list", "aiia", "--output", "json").stdout)[0]["problem"] == "No limits."
+
+
+def test_the_command_deletes_a_rule(run: Run, door: Door) -> None:
+    done = run("alerts", "rules", "delete", "aiia", "soon", "--yes")
+    assert done.exit_code == 0
+    assert door.last.request == pb.DeleteAlertRuleRequest(keyspace="aiia", name="soon")
+    assert "is removed" in done.stderr

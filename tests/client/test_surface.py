@@ -125,6 +125,12 @@ def test_the_docstring_draws_the_tree_as_it_is() -> None:
             "WEBHOOK_DELIVERY_STATE_",
         ),
         (alerts.AlertKind, alert_calls.ALERT_KINDS, alerts_pb2.AlertKind, "ALERT_KIND_"),
+        (
+            alerts.AlertRuleOrigin,
+            alert_calls.ALERT_RULE_ORIGINS,
+            alerts_pb2.AlertRuleOrigin,
+            "ALERT_RULE_ORIGIN_",
+        ),
         (model.KeyState, keys.STATES, keys_pb2.KeyState, "KEY_STATE_"),
         (model.Ceiling, keys.CEILINGS, keys_pb2.Ceiling, "CEILING_"),
         (model.PrincipalKind, directory.KINDS, directory_pb2.PrincipalKind, "PRINCIPAL_KIND_"),
@@ -150,7 +156,7 @@ def test_retries_are_for_unavailable_and_for_what_may_be_repeated() -> None:
     assert set(RPCS) - retried == {
         "BatchRevokeKeys", "ImportKeys", "CreateBinding", "CreateGroup", "CreateOrganization", "CreatePrincipal",
         "DeleteBinding", "DeleteGroup", "DeleteKey", "DeleteOrganization", "DeletePrincipal", "DeleteResource",
-        "CreateWebhook", "DeleteWebhook", "RotateWebhookSecret",
+        "CreateWebhook", "DeleteAlertRule", "DeleteWebhook", "RotateWebhookSecret",
     }  # fmt: skip
 
 
