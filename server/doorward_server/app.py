@@ -175,7 +175,7 @@ class App:
             await self._beats.run(self.membership.enter)
             self.tailing.start()
             await self.tailing.joined()
-            await self._beats.run(self.watch.own_rules.look)
+            await self._beats.run(self.watch.own_rules.look)  # else what is silenced would be told of at first
         except (PepperProblem, DoorwardError):
             await self.tailing.stop()
             self._beats.close()
