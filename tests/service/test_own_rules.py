@@ -96,6 +96,18 @@ def test_failures_are_told_by_the_rule_of_the_organization_of_the_key(door: Door
     check_failures_are_told_by_the_rule_of_the_organization_of_the_key(door)
 
 
+def test_failures_with_a_key_count_for_who_owns_it_not_for_who_was_shown_it(door: Door) -> None:
+    name = apply(door, "alerts: {leak: {when: leaked}}")
+    acme, umbra = door.organization(), door.organization("umbra")
+    mine, theirs = door.create(acme, name), door.create(umbra, name)
+    for organization in (acme, "operator"):
+        rule(door, organization, name, "wrong", "{when: failed_authentication, count: 2, window: 10m}")
+    fail(door, name, mine.secret, 2)
+    fail(door, name, theirs.secret, 9)
+    assert [(it.rule, it.key) for it in told(door, acme)] == [("wrong", mine.key.id)]
+    assert told(door, umbra) == told(door, "operator") == []
+
+
 def test_an_address_is_told_by_the_rule_of_whom_the_texts_were_shown(door: Door, watched: str) -> None:
     shop, acme = door.organization("shop"), door.organization()
     service = door.staff(shop, "backend")
@@ -227,6 +239,18 @@ def check_sweeps_look_for_each_rule_where_it_holds(door: Door) -> None:
 
 def test_sweeps_look_for_each_rule_where_it_holds(door: Door) -> None:
     check_sweeps_look_for_each_rule_where_it_holds(door)
+
+
+def test_a_sweep_goes_by_what_is_set_when_it_begins(store_url: str, tmp_path: Path, clock: FakeClock) -> None:
+    with opened_door(store_url, tmp_path, clock) as one, opened_door(store_url, tmp_path, clock) as other:
+        name = apply(one)
+        acme = one.organization()
+        one.create(acme, name)
+        look(other)
+        rule(one, acme, name, "idle", "{when: unused, after: 10d}")
+        clock.advance(11 * DAY)
+        assert sweep(other) == 1
+        assert names(one, acme) == ["idle"]
 
 
 def test_unusual_activity_is_judged_by_the_organizations_own_factor(door: Door, watched: str) -> None:
