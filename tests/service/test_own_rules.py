@@ -1,11 +1,10 @@
 """What organizations are told by rules of their own, and others are not: over the services.
 
-The checks that are functions of a door are also held to planted bugs, at the end.
+The checks that `test_own_rule_plants.py` holds planted bugs to are functions of a door.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,12 +13,8 @@ from google.protobuf.duration_pb2 import Duration
 
 from doorward.v1 import alerts_pb2 as pb
 from doorward.v1 import authz_pb2, keys_pb2
-from doorward_server.core import alerts as rules
 from doorward_server.core.alerts import WEEK
 from doorward_server.core.usage import Cells, hour_of
-from doorward_server.service import alert_sweeps
-from doorward_server.service.own_rules import OwnRules
-from doorward_server.store.alerts import Whose
 from doorward_server.wire.alerts import AlertServicer
 from tests.fakes import FakeClock
 from tests.service.door import Door, keyspace, opened_door, unique
@@ -100,11 +95,12 @@ def test_failures_with_a_key_count_for_who_owns_it_not_for_who_was_shown_it(door
     name = apply(door, "alerts: {leak: {when: leaked}}")
     acme, umbra = door.organization(), door.organization("umbra")
     mine, theirs = door.create(acme, name), door.create(umbra, name)
-    for organization in (acme, "operator"):
-        rule(door, organization, name, "wrong", "{when: failed_authentication, count: 2, window: 10m}")
+    text = "{when: failed_authentication, count: 2, window: 10m}"
+    rule(door, acme, name, "wrong", text)
     fail(door, name, mine.secret, 2)
-    fail(door, name, theirs.secret, 9)
     assert [(it.rule, it.key) for it in told(door, acme)] == [("wrong", mine.key.id)]
+    rule(door, "operator", name, "wrong", text)
+    fail(door, name, theirs.secret, 9)
     assert told(door, umbra) == told(door, "operator") == []
 
 
@@ -363,47 +359,3 @@ def test_rules_that_did_not_change_stay_the_same_ones(door: Door, watched: str) 
     rule(door, umbra, watched, "leak")
     assert own.of(acme, compiled) is before
     assert own.of(door.organization("other"), compiled) is compiled.sections.alerts
-
-
-# --- planted bugs -----------------------------------------------------------------------------------------------------
-
-
-def everybodys(patch: pytest.MonkeyPatch) -> None:
-    """A sweep for a rule of one organization looks at the keys of all."""
-    patch.setattr(alert_sweeps, "Whose", lambda rule="", organization="": Whose(rule=rule))
-
-
-def of_whoever_has_one(patch: pytest.MonkeyPatch) -> None:
-    """What one organization has set is taken for the rules of all."""
-    whole = OwnRules.of
-
-    def of(self: OwnRules, organization: str, keyspace: Any) -> Any:
-        return whole(self, next((it for it, name in self._known if name == keyspace.name), organization), keyspace)
-
-    patch.setattr(OwnRules, "of", of)
-
-
-def unheard(patch: pytest.MonkeyPatch) -> None:
-    """Only the keyspace's rules are gone by."""
-    patch.setattr(OwnRules, "of", lambda self, organization, keyspace: keyspace.sections.alerts)
-
-
-def by_name_alone(patch: pytest.MonkeyPatch) -> None:
-    """Failures are kept under the name of their rule, whatever its window."""
-    patch.setattr(rules, "counted_as", lambda rule: rule.name)
-
-
-PLANTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Callable[[Door], None]]] = {
-    "everybody's": (everybodys, check_sweeps_look_for_each_rule_where_it_holds),
-    "of whoever has one": (of_whoever_has_one, check_failures_are_told_by_the_rule_of_the_organization_of_the_key),
-    "unheard": (unheard, check_what_is_silenced_is_not_told),
-    "by name alone": (by_name_alone, check_windows_of_other_lengths_are_counted_apart),
-}
-
-
-@pytest.mark.parametrize("name", PLANTS)
-def test_a_planted_bug_is_noticed(door: Door, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    plant, check = PLANTS[name]
-    plant(monkeypatch)
-    with pytest.raises(AssertionError):
-        check(door)

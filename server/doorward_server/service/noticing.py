@@ -50,11 +50,11 @@ class _News(NamedTuple):
 class Noticing:
     """Collects what alerts come from between two flushes. Belongs to the event loop; the store is asked on *writes*."""
 
-    def __init__(self, store: Store, catalog: Catalog, rules: OwnRules, writes: Pool, clock: Clock) -> None:
+    def __init__(self, store: Store, catalog: Catalog, own_rules: OwnRules, writes: Pool, clock: Clock) -> None:
         self._store = store
         self._catalog = catalog
-        self._rules = rules
-        self.nearly = rules.nearly
+        self._rules = own_rules
+        self.nearly = own_rules.nearly
         """Tells from which percentage of a limit on it is worth noting; see `OwnRules.nearly`."""
         self._writes = writes
         self._clock = clock
@@ -181,10 +181,9 @@ class Noticing:
 
     def _cells(self, failure: Failure, count: int, now: Instant) -> list[tuple[FailureCell, AlertRule]]:
         keyspace = self._catalog.known(failure.keyspace)
+        all_rules = self._rules.of(failure.organization, keyspace) if keyspace else ()
         found = []
-        for rule in rules.failure_rules(
-            self._rules.of(failure.organization, keyspace) if keyspace else (), failure.per
-        ):
+        for rule in rules.failure_rules(all_rules, failure.per):
             cell, length = rules.cell_of(rule, now)
             window = rules.CELLS * length
             counted = FailureCell(failure, rules.counted_as(rule), cell, cell + window, cell - window, count)
