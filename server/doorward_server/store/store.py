@@ -46,6 +46,7 @@ from .acknowledgements import kept_for
 from .alerts import AlertStore
 from .audit_store import AuditStore
 from .changes import prune
+from .credits import CreditStore
 from .dialect import open_dialect
 from .directory_store import DirectoryStore
 from .entities import KEYSPACES
@@ -93,6 +94,7 @@ class Store(DirectoryStore):
         self.webhooks = WebhookStore(transactions)
         self.alerts = AlertStore(transactions)
         self.limits = LimitStore(transactions)
+        self.credits = CreditStore(transactions)
         self.replicas = ReplicaStore(transactions, kept_for(self._dialect))
         self._migrating = threading.RLock()
         self._locks = 0
