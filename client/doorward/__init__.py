@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 from doorward.alerts import Alert, AlertKind, AlertRule, AlertRuleOrigin, WatchedAlert
 from doorward.audit import AuditActor, AuditEvent, ChainHead, ChainReport, ChainStatus, HeadStatus
 from doorward.config import TLS, Cache
+from doorward.credits import CreditAccount
 from doorward.decision import (
     AccessibleResources,
     AllowedActions,
     ConsideredRule,
+    CreditStatus,
     Decision,
     Effect,
     Explanation,
@@ -156,6 +158,8 @@ __all__ = [
     "Client",
     "ConsideredRule",
     "CountMismatch",
+    "CreditAccount",
+    "CreditStatus",
     "DeadlineExceeded",
     "Decision",
     "Denied",

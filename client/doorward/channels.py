@@ -20,6 +20,7 @@ from doorward.v1 import (
     alerts_pb2,
     audit_pb2,
     authz_pb2,
+    credits_pb2,
     directory_pb2,
     keys_pb2,
     keyspaces_pb2,
@@ -38,6 +39,7 @@ _FILES: tuple[FileDescriptor, ...] = (
     keyspaces_pb2.DESCRIPTOR,
     usage_pb2.DESCRIPTOR,
     audit_pb2.DESCRIPTOR,
+    credits_pb2.DESCRIPTOR,
 )
 
 PATHS = {

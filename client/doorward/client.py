@@ -25,6 +25,7 @@ from doorward.calls import (
     alerts,
     audit,
     authz,
+    credits,
     directory,
     facts,
     groups,
@@ -139,6 +140,10 @@ class Client(Caller[grpc.Channel]):
     list_events = listed(audit.list_events)
     verify_chain = listed(audit.verify_chain)
     get_head = call(audit.get_head)
+    get_credits = call(credits.get_credits)
+    list_credits = listed(credits.list_credits)
+    set_credits = call(credits.set_credits)
+    add_credits = call(credits.add_credits)
 
     def wait_until_ready(self, timeout: float) -> None:
         """Open every connection, waiting until the server is there. For start-up: calls themselves fail at once.
@@ -309,6 +314,10 @@ class AsyncClient(Caller[grpc.aio.Channel]):
     list_events = alisted(audit.list_events)
     verify_chain = alisted(audit.verify_chain)
     get_head = acall(audit.get_head)
+    get_credits = acall(credits.get_credits)
+    list_credits = alisted(credits.list_credits)
+    set_credits = acall(credits.set_credits)
+    add_credits = acall(credits.add_credits)
 
     async def wait_until_ready(self, timeout: float) -> None:  # noqa: ASYNC109  # as Client has it
         """Open every connection, waiting until the server is there. For start-up: calls themselves fail at once.

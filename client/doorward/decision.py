@@ -47,6 +47,7 @@ class Reason(StrEnum):
     DENIED_BY_RULE = "DENIED_BY_RULE"
     RATE_LIMITED = "RATE_LIMITED"
     QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
+    CREDITS_EXHAUSTED = "CREDITS_EXHAUSTED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,18 @@ class LimitStatus:
     retry_after: timedelta | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class CreditStatus:
+    """How credits stand: `balance` are left, and `refill_after` is how long until the next refill; None: none comes.
+
+    `retry_after` is how long until what was asked can be paid; None: it can, or not before somebody adds to them.
+    """
+
+    balance: int
+    refill_after: timedelta | None = None
+    retry_after: timedelta | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """The outcome of a question; true exactly if allowed. `message` is fit for end users."""
@@ -170,6 +183,8 @@ class Decision:
     """What to send on if an HTTP client asked. None with an error."""
     limits: tuple[LimitStatus, ...] = ()
     """The limits that count this question, after it. Empty if it was denied for another reason."""
+    credits: CreditStatus | None = None
+    """The credits that it was charged to, after it. None: to none."""
     error: CallFailed | None = None
     """Why this question could not be decided: one of a batch, which is not allowed then, but not denied either; or one
     for which `on_unavailable` said what to take for an answer.

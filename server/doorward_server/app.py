@@ -8,7 +8,7 @@ import random as dice
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import structlog
 from grpc_health.v1 import health
@@ -17,13 +17,17 @@ from doorward_server.chores import attempt, keep
 from doorward_server.config import Config, split_address
 from doorward_server.core.errors import DoorwardError
 from doorward_server.core.model import SECOND, Quotas
+from doorward_server.following import follow
 from doorward_server.service.asking import Asking
 from doorward_server.service.auditing import Auditing, AuditRetention
 from doorward_server.service.authorizing import Authorizer
 from doorward_server.service.batch_revoking import BatchRevokes
 from doorward_server.service.bootstrap import bootstrap
 from doorward_server.service.catalog import Catalog
+from doorward_server.service.charging import Charging
 from doorward_server.service.counting import Counting
+from doorward_server.service.credits import Credits
+from doorward_server.service.debiting import Debiting
 from doorward_server.service.decision_log import LogFile, Recorder, to_stdout
 from doorward_server.service.directory import Directory
 from doorward_server.service.expiring import SWEEP_SECONDS, Expiring
@@ -37,7 +41,7 @@ from doorward_server.service.importing import Imports
 from doorward_server.service.keys import Keys
 from doorward_server.service.keyspaces import Keyspaces
 from doorward_server.service.leaks import LeakReports
-from doorward_server.service.leasing import Hit, Leasing
+from doorward_server.service.leasing import Leasing
 from doorward_server.service.limiting import Limiter
 from doorward_server.service.mint import Mint
 from doorward_server.service.peppers import Keyring, PepperProblem, Ring, check_peppers, make_ring, read_ring
@@ -58,6 +62,7 @@ from doorward_server.watch import Watch
 from doorward_server.wire.alerts import AlertServicer
 from doorward_server.wire.audit import AuditServicer
 from doorward_server.wire.authz import AuthzServicer
+from doorward_server.wire.credits import CreditServicer
 from doorward_server.wire.directory import DirectoryServicer
 from doorward_server.wire.gate import Gate
 from doorward_server.wire.keys import KeyServicer
@@ -312,14 +317,14 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     telling = Telling(counting, watch.noticing, recorder, new_id("d", random) + "-")
     metrics.watch_losses(lambda: (counting.dropped, recorder.dropped))
     prover = Prover(store, keyring, slow, penalty, management, clock, random(32))
-    waits, limits = Pool("waits", threads=1, backlog=8), Pool("limits", threads=1, backlog=8)  # what waits shares one
+    waits = Pool("waits", threads=1, backlog=8)  # what waits shares one
     freshness = Freshness(reads, keyring.current.lookup, boot)
     finder = Finder(store, catalog, keyring.current.lookup, prover, freshness)
-    recognition, limiter = Recognition(freshness, keyring, random(32)), Limiter(store, limits, clock, boot)
-    authorizer = Authorizer(finder, guard, recognition, uses, telling, limiter, clock)
+    charging, *charges = _charging(store, clock, boot)
+    authorizer = Authorizer(finder, guard, Recognition(freshness, keyring, random(32)), uses, telling, charging, clock)
     make_id, stale = partial(new_id, "replica", random), round(config.serve_stale_for * SECOND)
     membership = Membership(store, keyring, config.peppers, clock, make_id, stale)
-    lease = _follow(store, membership, freshness, catalog, guard, metrics, waits, uses, counting, clock)
+    lease = follow(store, membership, freshness, catalog, guard, metrics, waits, uses, counting, clock)
     keys = Keys(store, catalog, guard, mint, quotas, clock, random)
     imports = Imports(
         store, catalog, guard, keys, mint, keyring.current.lookup, management, hashing, quotas, clock, random
@@ -336,9 +341,10 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
         alerts=AlertServicer(watch.alerts, watch.rules, management),
         webhooks=WebhookServicer(watch.webhooks, management, watch.testing),
         usage=UsageServicer(Reports(store, guard, clock), management),
+        credits=CreditServicer(Credits(store, catalog, guard, clock), management),
         audit=AuditServicer(Auditing(store, guard, clock), management),
     )
-    pools = (reads, management, slow, penalty, hashing, waits, *recording, limits, watch.posting, watch.testing)
+    pools = (reads, management, slow, penalty, hashing, waits, *recording, *charges, watch.posting, watch.testing)
     watched = (counting, watch, recorder, Retention(store, catalog))
     services = (keys, directory, roles, keyspaces, authorizer, uses, *watched)
     oldest = AuditRetention(store, config.audit_retention_days)
@@ -352,39 +358,9 @@ def _recorder(config: Config, store: Store, random: Random) -> tuple[Recorder, P
     return Recorder(store, LogFile(config.decisions), to_stdout, writes, sampling, chance), writes, sampling
 
 
-class _Lease(NamedTuple):
-    """What may answer from memory, and what keeps that true."""
-
-    membership: Membership
-    freshness: Freshness
-    tailing: Tailing
-    waiting: Waiting
-    leasing: Leasing
-    registry: Registry
-
-
-def _follow(
-    store: Store,
-    membership: Membership,
-    freshness: Freshness,
-    catalog: Catalog,
-    guard: Guard,
-    metrics: Metrics,
-    waits: Pool,
-    uses: LastUse,
-    counting: Counting,
-    clock: Clock,
-) -> _Lease:
-    def count(hit: Hit) -> None:
-        metrics.hit(hit.reason, hit.count)
-        uses.note_hit(hit)
-        counting.hit(hit)
-
-    tailing = Tailing(store, membership, freshness, catalog.forget)
-    metrics.watch(freshness, tailing.polls)
-    waiting = Waiting(store, membership, waits, freshness.boot, tailing.hint, metrics.waited)
-    leasing = Leasing(freshness, guard, tailing.hint, count, clock)
-    return _Lease(membership, freshness, tailing, waiting, leasing, Registry(store, freshness.boot))
+def _charging(store: Store, clock: Clock, boot: Boot) -> tuple[Charging, Pool, Pool]:
+    limits, debits = (Pool(name, threads=1, backlog=8) for name in ("limits", "debits"))
+    return Charging(Limiter(store, limits, clock, boot), Debiting(store, debits, clock)), limits, debits
 
 
 def _tls(config: Config) -> Tls | None:

@@ -21,6 +21,8 @@ from doorward.v1 import (
     audit_pb2_grpc,
     authz_pb2,
     authz_pb2_grpc,
+    credits_pb2,
+    credits_pb2_grpc,
     directory_pb2,
     directory_pb2_grpc,
     keys_pb2,
@@ -174,6 +176,9 @@ def opened(credentials: grpc.ServerCredentials | None = None) -> Iterator[Door]:
         _servicer(door, directory_pb2_grpc.DirectoryServiceServicer, directory_pb2), server
     )
     keys_pb2_grpc.add_KeyServiceServicer_to_server(_servicer(door, keys_pb2_grpc.KeyServiceServicer, keys_pb2), server)
+    credits_pb2_grpc.add_CreditServiceServicer_to_server(
+        _servicer(door, credits_pb2_grpc.CreditServiceServicer, credits_pb2), server
+    )
     audit_pb2_grpc.add_AuditServiceServicer_to_server(
         _servicer(door, audit_pb2_grpc.AuditServiceServicer, audit_pb2), server
     )

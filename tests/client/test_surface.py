@@ -11,7 +11,20 @@ from typing import Any
 import pytest
 
 import doorward
-from doorward import AsyncClient, Client, alerts, audit, decision, errors, imports, leaks, model, usage, webhooks
+from doorward import (
+    AsyncClient,
+    Client,
+    alerts,
+    audit,
+    credits,
+    decision,
+    errors,
+    imports,
+    leaks,
+    model,
+    usage,
+    webhooks,
+)
 from doorward.calls import alerts as alert_calls
 from doorward.calls import audit as auditing
 from doorward.calls import decided, directory, keys, keyspaces, listing
@@ -44,7 +57,7 @@ def test_all_holds_every_public_name() -> None:
     assert all(getattr(doorward, name) is not None for name in names)
     defined = {
         name
-        for module in (alerts, audit, decision, errors, imports, leaks, model, usage, webhooks)
+        for module in (alerts, audit, credits, decision, errors, imports, leaks, model, usage, webhooks)
         for name, kind in vars(module).items()
         if inspect.isclass(kind) and kind.__module__ == module.__name__
     }

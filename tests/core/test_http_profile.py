@@ -10,8 +10,8 @@ import pytest
 
 from doorward_server.core import http_profile
 from doorward_server.core.errors import KeyspaceInvalid
-from doorward_server.core.http_profile import LIMITED, WORDS, HttpAnswer, compile_http
-from doorward_server.core.reasons import UNAUTHENTICATED, Reason
+from doorward_server.core.http_profile import WORDS, HttpAnswer, compile_http
+from doorward_server.core.reasons import TOO_MUCH, UNAUTHENTICATED, Reason
 
 BEARER = [{"header": "Authorization", "scheme": "Bearer"}]
 X_AUTH = [{"header": "X-Auth"}]
@@ -20,7 +20,7 @@ INVICTI = {
     "unauthorized": {"body": {"error": "Forbidden", "message": "Insufficient permissions for this operation"}},
 }
 FEGURA_BODY = {"success": False, "error": {"code": "UNAUTHORIZED", "message": "Invalid or missing API key"}}
-DENIALS = [it for it in dict.fromkeys((*Reason, *LIMITED)) if it != Reason.ALLOWED]
+DENIALS = [it for it in Reason if it != Reason.ALLOWED]
 
 
 def answer(document: Any, reason: str, *missing: str, credentials: Any = BEARER) -> HttpAnswer:
@@ -36,7 +36,7 @@ def header(answer: HttpAnswer, name: str) -> str | None:
 @pytest.mark.parametrize("reason", DENIALS)
 def test_without_a_word_in_the_file_a_denial_is_a_problem_as_rfc_9457_has_it(reason: str) -> None:
     got = answer(None, reason)
-    status = 429 if reason in LIMITED else 401 if reason in UNAUTHENTICATED else 403
+    status = 429 if reason in TOO_MUCH else 401 if reason in UNAUTHENTICATED else 403
     title = {401: "Unauthorized", 403: "Forbidden", 429: "Too Many Requests"}[status]
     assert got.status == status
     assert header(got, "content-type") == "application/problem+json"

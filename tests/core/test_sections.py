@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from doorward_server.core.credits import Refill, Terms
 from doorward_server.core.keyspace import compile_keyspace
+from doorward_server.core.limits import Per
 from doorward_server.core.model import DAY, SECOND
 from doorward_server.core.routes import Route
-from doorward_server.core.sections import AlertRule, DecisionLog, Limits, Per, Sections, Window
+from doorward_server.core.sections import AlertRule, DecisionLog, Limits, Sections, Window
 
 
 def sections(**document: Any) -> Sections:
@@ -74,3 +76,25 @@ def test_routes_are_segments_and_without_a_resource_about_the_collection() -> No
         Route("*", (), "b:r", ("b",)),
         Route("POST", ("a", "{id}", "{other}"), "a:w", ("a", "{other}")),
     )
+
+
+def test_credits_are_terms() -> None:
+    assert sections(credits={}).credits == Terms()
+    kept = sections(
+        credits={
+            "per": "owner",
+            "initial": 5,
+            "refill": {"amount": 7, "period": "30d", "mode": "add", "most": 20},
+            "costs": {"a:*": 0},
+        }
+    ).credits
+    assert kept == Terms(Per.OWNER, 5, Refill(7, 30 * DAY, most=20), {"a:r": 0, "a:w": 0})
+    reset = sections(credits={"refill": {"amount": 7, "period": "1h", "mode": "reset"}}).credits
+    assert reset is not None
+    assert reset.refill == Refill(7, 3600 * SECOND, reset=True)
+
+
+def test_what_is_allowed_counts_where_anything_counts_it() -> None:
+    assert not sections().counts
+    assert sections(credits={}).counts
+    assert sections(limits={"windows": {"minute": {"limit": 60, "window": "1m"}}}).counts

@@ -17,6 +17,7 @@ SERVICES = {
     "doorward.v1.DirectoryService",
     "doorward.v1.KeyService",
     "doorward.v1.AuditService",
+    "doorward.v1.CreditService",
     "doorward.v1.KeyspaceService",
     "doorward.v1.UsageService",
     "doorward.v1.AlertService",

@@ -19,7 +19,18 @@ from tests.chaos.fleet import ROOT
 from tests.limits_proof.fleet import fleet
 from tests.limits_proof.planting import look_for
 from tests.limits_proof.plants import PLANTS
-from tests.limits_proof.scenarios import Enough, Report, drains, edges, full_load, killed, sliding
+from tests.limits_proof.scenarios import (
+    Enough,
+    Report,
+    comes_back,
+    drains,
+    edges,
+    full_load,
+    killed,
+    pays,
+    pays_killed,
+    sliding,
+)
 
 SERVERS = (1, 2, 4)
 """At full load."""
@@ -53,6 +64,10 @@ def proven(backend: str, seed: int, much: int) -> Iterator[Row]:
             yield row(backend, "drawn out while all servers are killed", killed(made, seed + turn))
         for window in (1, 2, 3, 5):
             yield row(backend, f"where cells of a window of {window} s meet", edges(made, window))
+        for turn in range(much):
+            yield row(backend, "credits", pays(made))
+            yield row(backend, "credits, while all servers are killed", pays_killed(made, seed + turn))
+        yield row(backend, "credits that come back", comes_back(made, 10))
         report = sliding(made, Enough(100 * much, 100 * much, 2 * much), seed, PATIENCE * much)
         yield row(backend, f"any interval, with {report.faults}", report)
 

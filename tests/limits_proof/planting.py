@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.limits_proof.fleet import Fleet, fleet
 from tests.limits_proof.plants import PLANTS
-from tests.limits_proof.scenarios import Report, drains, edges
+from tests.limits_proof.scenarios import Report, comes_back, drains, edges, pays, pays_killed
 
 WINDOWS = (2, 3, 5, 8, 12)
 """Seconds; one after the other, until the bug was noticed: a busy machine needs longer cells to hit the right one."""
@@ -28,4 +28,7 @@ def look_for(plant: str, backend: str, folder: Path, windows: Sequence[int] = WI
 def _attempts(planted: Fleet, scenario: str, windows: Sequence[int]) -> Iterator[Report]:
     if scenario == "edges":
         return (edges(planted, window) for window in windows)
-    return (drains(planted) for _ in range(DRAINS))
+    if scenario == "pays_killed":
+        return (pays_killed(planted, seed) for seed in range(DRAINS))
+    again = {"drains": drains, "pays": pays, "comes_back": comes_back}[scenario]
+    return (again(planted) for _ in range(DRAINS))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from doorward_server.core.credits import Account, Debited, Terms, opened
 from doorward_server.core.limits import Cell, Grant, Meter, cell_of, grant, horizon
+from doorward_server.service.debiting import Debiting
 from doorward_server.service.freshness import MICROSECOND
 from doorward_server.service.limiting import _Bucket
-from doorward_server.store import limits
+from doorward_server.store import Debit, limits
 from doorward_server.store.dialect import Postgresql
 from tests.chaos.plants import put
 
@@ -81,7 +84,42 @@ def _charge_alone(tx: Any, meter: Meter, charge: limits.Charge, now: int) -> Gra
 
 @plant("who charges the same count at the same time does not wait for the other", "drains", on=("postgresql",))
 def no_turns() -> None:
+    _let_all_in()
+
+
+def _let_all_in() -> None:
     def in_turn(self: Postgresql, names: Sequence[str], clock: Callable[[], int]) -> int:
         return clock()
 
     put(Postgresql, "in_turn", in_turn)
+
+
+@plant("who takes credits of the same account at the same time does not wait for the other", "pays", on=("postgresql",))
+def no_turns_of_credits() -> None:
+    _let_all_in()
+
+
+@plant("a call is told that it is allowed before its credits are taken", "pays_killed")
+def answered_before_it_is_paid() -> None:
+    right, after = Debiting.debit, set[asyncio.Task[Any]]()
+
+    async def debit(self: Debiting, debits: Sequence[Debit]) -> list[Debited]:
+        now = self._clock()
+        (first,) = debits
+        found = await self._pool.run(self._store.credits.find, first.holder)
+        account = opened(first.terms, now) if found is None else found.at(first.terms, now)
+        left = account.take(first.cost)
+        after.add(asyncio.ensure_future(right(self, debits)))
+        return [Debited(left is not None, left or account, now)]
+
+    put(Debiting, "debit", debit)
+
+
+@plant("what has come back is not kept, and comes back again", "comes_back")
+def again_and_again() -> None:
+    right = Account.at
+
+    def at(self: Account, terms: Terms, now: int) -> Account:
+        return replace(right(self, terms, now), since=self.since)
+
+    put(Account, "at", at)

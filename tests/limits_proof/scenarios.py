@@ -141,7 +141,42 @@ def killed(fleet: Fleet, seed: int, most: int = 400) -> Report:
 
     That is less than a lease of one in eight of the limit and a call; and calls that were not answered may be charged.
     """
-    crowd = Crowd(fleet, fleet.key(_limits(all=f"limit: {most}, window: 360d")), 3)
+    crowd, seconds = _drawn_out(fleet, _limits(all=f"limit: {most}, window: 360d"), seed, most)
+    lost = len(fleet.seats) * (most // 8 + 1) + units(crowd.calls, UNANSWERED)
+    return _all_but(lost, most, crowd, seconds, len(fleet.seats))
+
+
+def pays(fleet: Fleet, most: int = 200) -> Report:
+    """All credits are used up at all servers at once: each is there for one call, and for no other."""
+    crowd, began = Crowd(fleet, fleet.key(f"credits: {{initial: {most}}}"), 3), time.monotonic()
+    crowd.drain(7, 3, 1)
+    crowd.close()
+    return _all_but(0, most, crowd, time.monotonic() - began)
+
+
+def pays_killed(fleet: Fleet, seed: int, most: int = 300) -> Report:
+    """All credits are used up while one server after the other is killed: only calls without an answer may be lost."""
+    crowd, seconds = _drawn_out(fleet, f"credits: {{initial: {most}}}", seed, most)
+    return _all_but(units(crowd.calls, UNANSWERED), most, crowd, seconds, len(fleet.seats))
+
+
+def comes_back(fleet: Fleet, seconds: float = 4.0) -> Report:
+    """Credits that come back each second are used up as they come, at all servers: each comes once, whoever looks."""
+    initial, amount = 20, 10
+    held = fleet.key(f"credits: {{initial: {initial}, refill: {{amount: {amount}, period: 1s}}}}")
+    crowd, began = Crowd(fleet, held, 3), boottime()
+    crowd.ask_on(0, (1,), 0)
+    time.sleep(seconds)
+    crowd.close()
+    most = initial + amount * ((boottime() - began) // SECOND)
+    got, least = units(crowd.calls), initial + amount * (int(seconds) - 1)
+    wrong = [] if least <= got <= most else [f"got {got} of {least} to {most} credits"]
+    return Report(wrong, crowd.calls, (boottime() - began) / SECOND)
+
+
+def _drawn_out(fleet: Fleet, more: str, seed: int, most: int) -> tuple[Crowd, float]:
+    """Have all of *most* units be drawn out while one server after the other is killed; return also the seconds."""
+    crowd = Crowd(fleet, fleet.key(more), 3)
     began, dice = time.monotonic(), Random(seed)
     crowd.begin_to_drain(1)
     starting = []
@@ -154,10 +189,14 @@ def killed(fleet: Fleet, seed: int, most: int = 400) -> Report:
     for it in starting:
         it.join()
     crowd.close()
-    lost = len(fleet.seats) * (most // 8 + 1) + units(crowd.calls, UNANSWERED)
+    return crowd, time.monotonic() - began
+
+
+def _all_but(lost: int, most: int, crowd: Crowd, seconds: float, kills: int = 0) -> Report:
+    """Return what does not hold, if all of *most* units were let through but for *lost*, which may be."""
     got = units(crowd.calls)
     wrong = [] if most - lost <= got <= most else [f"got {got} of {most} units, of which {lost} may be lost"]
-    return Report(wrong, crowd.calls, time.monotonic() - began, {"kill": len(fleet.seats)})
+    return Report(wrong, crowd.calls, seconds, {"kill": kills})
 
 
 def _until_admitted(calls: list[Call], wanted: int) -> None:

@@ -47,7 +47,28 @@ def test_no_interval_has_more_than_the_limit_while_servers_are_killed_and_stoppe
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("plant", ["two-cells", "next-cell", "one-by-one"])
-def test_a_planted_bug_is_noticed(plant: str, tmp_path: Path) -> None:
+def test_each_credit_is_there_for_one_call_and_for_no_other(two: Fleet) -> None:
+    assert scenarios.pays(two).wrong == []
+
+
+@pytest.mark.timeout(300)
+def test_there_is_never_an_allow_too_many_when_servers_are_killed(two: Fleet) -> None:
+    assert scenarios.pays_killed(two, SEED).wrong == []
+
+
+@pytest.mark.timeout(300)
+def test_what_comes_back_comes_once(two: Fleet) -> None:
+    assert scenarios.comes_back(two).wrong == []
+
+
+FOUND = [
+    ("two-cells", "sqlite"), ("next-cell", "sqlite"), ("one-by-one", "sqlite"), ("again-and-again", "sqlite"),
+    ("answered-before-it-is-paid", "sqlite"), ("no-turns-of-credits", "postgresql"),
+]  # fmt: skip
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("plant", "backend"), FOUND)
+def test_a_planted_bug_is_noticed(plant: str, backend: str, tmp_path: Path) -> None:
     """Else what is above would show nothing."""
-    assert look_for(plant, "sqlite", tmp_path)[-1].wrong
+    assert look_for(plant, backend, tmp_path)[-1].wrong

@@ -355,7 +355,39 @@ MISTAKES: dict[str, Mistake] = {
         _ALERT, "  near: {when: leaked, count: 3}\n", "alerts.near.count", "does not go with 'when: leaked'"
     ),
     "alert about limits that there are not": Mistake(
-        PRESS[PRESS.index("limits:") : PRESS.index("alerts:")], "", "alerts.near", "there are no limits", "  near:"
+        PRESS[PRESS.index("limits:") : PRESS.index("credits:")], "", "alerts.near", "there are no limits", "  near:"
+    ),
+    "credits per key and resource": Mistake(
+        "  per: owner\n",
+        "  per: key_and_resource\n",
+        "credits.per",
+        "must be 'key', 'owner' or 'organization'",
+        "  per: key_and_resource",
+    ),
+    "negative credits": Mistake("  initial: 1000\n", "  initial: -1\n", "credits.initial", "must be at least 0"),
+    "refill of nothing": Mistake(
+        "amount: 1000, period: 30d, mode: add, most: 3000",
+        "amount: 0, period: 30d",
+        "credits.refill.amount",
+        "must be at least 1",
+        "  refill:",
+    ),
+    "refill without an end": Mistake(
+        "amount: 1000, period: 30d, mode: add, most: 3000",
+        "amount: 1000",
+        "credits.refill.period",
+        "is required",
+        "  refill:",
+    ),
+    "most of what is reset": Mistake(
+        "mode: add, most: 3000", "mode: reset, most: 3000", "credits.refill.most", "goes with 'mode: add'", "  refill:"
+    ),
+    "price of an unknown action": Mistake(
+        '"drafts:publish": 10,',
+        '"drafts:burn": 10,',
+        "credits.costs.drafts:burn",
+        "matches no permission",
+        '  costs: {"drafts:burn',
     ),
     "alert about a rotation that is never due": Mistake(
         "  rotation: {every: 90d}\n", "", "alerts.overdue", "keys.rotation does not say", "  overdue:"

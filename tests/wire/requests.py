@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from doorward.v1 import alerts_pb2 as alerts
 from doorward.v1 import audit_pb2 as audit
 from doorward.v1 import authz_pb2 as authz
+from doorward.v1 import credits_pb2 as credit
 from doorward.v1 import directory_pb2 as directory
 from doorward.v1 import keys_pb2 as keys
 from doorward.v1 import keyspaces_pb2 as keyspaces
@@ -183,6 +184,22 @@ def _webhook_update(t: Tenant) -> Message:
 def _redelivery(t: Tenant) -> Message:
     webhook = t.webhook(RECEIVER)
     return webhooks.RedeliverWebhookRequest(organization=t.id, webhook=webhook, id=t.delivery(webhook))
+
+
+PAID = """
+keyspace: paid
+prefix: paid
+environments: [live]
+credentials: [{header: x-api-key}]
+credits: {initial: 10, refill: {amount: 10, period: 30d}}
+types: {things: [read]}
+roles: {}
+"""
+
+
+def _paid(t: Tenant) -> dict[str, Any]:
+    t.root.keyspaces.ApplyKeyspace(keyspaces.ApplyKeyspaceRequest(source=PAID))
+    return {"holder": credit.CreditHolder(organization=t.id, keyspace="paid", key_id=t.key("paid").id)}
 
 
 REQUESTS: dict[str, Row] = {
@@ -359,6 +376,13 @@ REQUESTS: dict[str, Row] = {
         "scope.key_id",
     ),
     "ListDecisions": Row("decisions:list", lambda t: usage.ListDecisionsRequest(scope=_used(t)), "scope.key_id"),
+    "GetCredits": Row("credits:get", lambda t: credit.GetCreditsRequest(**_paid(t)), "holder.key_id"),
+    "ListCredits": Row(
+        "credits:list",
+        lambda t: credit.ListCreditsRequest(organization=t.id, keyspace=_paid(t)["holder"].keyspace),
+    ),
+    "SetCredits": Row("credits:set", lambda t: credit.SetCreditsRequest(balance=5, **_paid(t)), "holder.key_id"),
+    "AddCredits": Row("credits:add", lambda t: credit.AddCreditsRequest(amount=5, **_paid(t)), "holder.key_id"),
     "ListEvents": Row("events:list", lambda t: audit.ListEventsRequest(organization=t.id)),
     "VerifyChain": Row("events:verify", lambda t: audit.VerifyChainRequest(organization=t.id)),
     "GetHead": Row("events:verify", lambda t: audit.GetHeadRequest(organization=t.id)),

@@ -26,6 +26,7 @@ from doorward.v1 import (
     alerts_pb2_grpc,
     audit_pb2_grpc,
     authz_pb2_grpc,
+    credits_pb2_grpc,
     directory_pb2_grpc,
     keys_pb2,
     keys_pb2_grpc,
@@ -113,6 +114,7 @@ class Api:
         self.keyspaces = keyspaces_pb2_grpc.KeyspaceServiceStub(dressed)
         self.usage = usage_pb2_grpc.UsageServiceStub(dressed)
         self.audit = audit_pb2_grpc.AuditServiceStub(dressed)
+        self.credits = credits_pb2_grpc.CreditServiceStub(dressed)
 
     def stub(self, service: str) -> Any:
         """The stub of a service by its name in the contract."""
@@ -125,6 +127,7 @@ class Api:
             "WebhookService": self.webhooks,
             "UsageService": self.usage,
             "AuditService": self.audit,
+            "CreditService": self.credits,
         }[service]
 
 

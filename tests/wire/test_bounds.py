@@ -11,6 +11,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from doorward.v1 import authz_pb2, keys_pb2
 from doorward_server.core.errors import DoorwardError, InvalidField, UnknownReference
+from doorward_server.service.limiting import FREE
 from doorward_server.wire import asking, authz, convert, gate
 from tests.wire.serving import Server, refused
 
@@ -102,7 +103,7 @@ def test_credentials_are_searched_for_in_http_parts_of_a_usual_size_only(
 def test_an_error_of_one_question_is_as_long_as_that_of_a_call() -> None:
     long = UnknownReference("action", "permission", "x" * 100_000)
     error: DoorwardError = long
-    result = authz.AuthzServicer._result(None, None, error, "").error  # type: ignore[arg-type]  # neither is looked at
+    result = authz.AuthzServicer._result(None, None, error, "", FREE).error  # type: ignore[arg-type]  # neither is looked at
     assert len(result.message.encode()) <= 800
     assert {len(value.encode()) <= 512 for value in result.metadata.values()} == {True}
 

@@ -41,7 +41,7 @@ READS = {
     "VerifyChain", "ExportUsage", "WatchAlerts",
 }  # fmt: skip
 """And all whose names begin with Get or List."""
-UNSEEN = {"AlertService", "WebhookService"}
+UNSEEN = {"AlertService", "CreditService", "WebhookService"}
 """Services whose changes no decision can see: there is nobody to wait for."""
 
 

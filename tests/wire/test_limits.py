@@ -188,7 +188,7 @@ def test_what_a_count_decides_is_kept_in_no_client(server: Server, acme: Tenant)
 
 def test_a_busy_key_seldom_asks_the_store(server: Server, acme: Tenant) -> None:
     shop = Shop(acme, "{windows: {per-hour: {limit: 100000, window: 1h}, per-day: {limit: 1000000, window: 1d}}}")
-    limiter = server.app.authorizer._limiter
+    limiter = server.app.authorizer._charging._limiter
     shop.reasons(40)
     leases = limiter.leases
     with counted_work(server) as work:
@@ -200,9 +200,9 @@ def test_a_busy_key_seldom_asks_the_store(server: Server, acme: Tenant) -> None:
 def test_who_is_over_the_limit_does_not_ask_the_store_each_time(server: Server, acme: Tenant) -> None:
     shop = Shop(acme, HOURLY)
     shop.reasons(4)
-    leases = server.app.authorizer._limiter.leases
+    leases = server.app.authorizer._charging._limiter.leases
     assert set(shop.reasons(30)) == {"RATE_LIMITED"}
-    assert server.app.authorizer._limiter.leases == leases
+    assert server.app.authorizer._charging._limiter.leases == leases
 
 
 @pytest.mark.parametrize("choice", ["refuse", "allow"])

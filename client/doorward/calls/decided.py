@@ -8,7 +8,7 @@ from typing import Any
 from doorward.calls.directory import read_principal
 from doorward.calls.keys import CEILINGS
 from doorward.calls.values import Unchanging, instant_or_none, words
-from doorward.decision import Decision, HttpAnswer, Identity, LimitStatus, Reason, Rule
+from doorward.decision import CreditStatus, Decision, HttpAnswer, Identity, LimitStatus, Reason, Rule
 from doorward.errors import CODES, CallFailed, failure
 from doorward.model import Ceiling
 from doorward.v1 import authz_pb2 as pb
@@ -26,6 +26,7 @@ def read_decision(answer: pb.AuthorizeResponse) -> Decision:
         missing=answer.missing_permissions,
         missing_context=answer.missing_context,
         limits=answer.limits,
+        credits=_credits(answer),
     )
 
 
@@ -46,6 +47,7 @@ def read_decisions(answer: pb.BatchAuthorizeResponse) -> list[Decision]:
             missing=result.missing_permissions,
             missing_context=result.missing_context,
             limits=result.limits,
+            credits=_credits(result),
             error=_error(result.error) if result.HasField("error") else None,
         )
         for result in answer.results
@@ -61,6 +63,7 @@ def _decided(
     missing: Iterable[str] = (),
     missing_context: Iterable[str] = (),
     limits: Iterable[pb.LimitStatus] = (),
+    credits: CreditStatus | None = None,  # the contract's word
     error: CallFailed | None = None,
 ) -> Decision:
     return Decision(
@@ -74,6 +77,7 @@ def _decided(
         missing_context=tuple(missing_context),
         http=http_of(outcome),
         limits=tuple(map(_limit, limits)),
+        credits=credits,
         error=error,
         id=outcome.decision_id,
     )
@@ -86,6 +90,17 @@ def _limit(it: pb.LimitStatus) -> LimitStatus:
         window=it.window.ToTimedelta(),
         remaining=it.remaining,
         reset_after=it.reset_after.ToTimedelta(),
+        retry_after=it.retry_after.ToTimedelta() if it.HasField("retry_after") else None,
+    )
+
+
+def _credits(answer: pb.AuthorizeResponse | pb.BatchAuthorizeResult) -> CreditStatus | None:
+    if not answer.HasField("credits"):
+        return None
+    it = answer.credits
+    return CreditStatus(
+        balance=it.balance,
+        refill_after=it.refill_after.ToTimedelta() if it.HasField("refill_after") else None,
         retry_after=it.retry_after.ToTimedelta() if it.HasField("retry_after") else None,
     )
 

@@ -12,6 +12,7 @@ from doorward.cli import (
     alerts,
     audit,
     compromised,
+    credits,
     directory,
     facts,
     groups,
@@ -94,6 +95,7 @@ keys.app.command("import")(imports.import_keys)
 keys.app.command("compromised")(compromised.compromised)
 app.add_typer(keys.app, name="keys")
 app.add_typer(usage.app, name="usage")
+app.add_typer(credits.app, name="credits")
 app.command()(authorize)
 app.command()(rights.explain)
 app.command()(rights.allowed_actions)

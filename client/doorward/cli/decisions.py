@@ -12,7 +12,7 @@ import typer
 from doorward.cli.output import labelled, show
 from doorward.cli.session import Session, plain
 from doorward.cli.words import facts, instant_or_none
-from doorward.decision import Identity, SentRelation
+from doorward.decision import CreditStatus, Identity, Reason, SentRelation
 from doorward.model import Ceiling, Principal
 
 Presented = Annotated[
@@ -85,7 +85,14 @@ def authorize(
             if limit.retry_after is not None:
                 waiting = f"{limit.name} allows {limit.limit} in {limit.window}: try again in {limit.retry_after}"
                 typer.echo(plain(waiting), err=True)
+        if decision.reason is Reason.CREDITS_EXHAUSTED and decision.credits is not None:
+            typer.echo(plain(_unpaid(decision.credits)), err=True)
     raise typer.Exit(0 if decision else 1)
+
+
+def _unpaid(left: CreditStatus) -> str:
+    wait = f"try again in {left.retry_after}" if left.retry_after is not None else "somebody has to add to them"
+    return f"{left.balance} credits are left: {wait}"
 
 
 def verdict(allowed: bool, reason: str, message: str) -> str:

@@ -105,6 +105,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """Too much: it would be allowed, but a limit whose window is shorter than a day is reached; see `limits`."""
     REASON_QUOTA_EXCEEDED: _Reason.ValueType  # 51
     """Too much: it would be allowed, but a limit over a day or more is reached; see `limits`."""
+    REASON_CREDITS_EXHAUSTED: _Reason.ValueType  # 52
+    """Too much: it would be allowed, but it takes more credits than are left; see `credits`."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why. Possession of the key is proved before any state is told: with a wrong secret it is KEY_UNKNOWN whatever the key."""
@@ -161,6 +163,8 @@ REASON_RATE_LIMITED: Reason.ValueType  # 50
 """Too much: it would be allowed, but a limit whose window is shorter than a day is reached; see `limits`."""
 REASON_QUOTA_EXCEEDED: Reason.ValueType  # 51
 """Too much: it would be allowed, but a limit over a day or more is reached; see `limits`."""
+REASON_CREDITS_EXHAUSTED: Reason.ValueType  # 52
+"""Too much: it would be allowed, but it takes more credits than are left; see `credits`."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 class _DecisionStep:
@@ -612,7 +616,7 @@ class AuthorizeRequest(_message.Message):
     dry_run: _builtins.bool
     """Decide, but leave no trace: last_used_at and counters stay."""
     cost: _builtins.int
-    """Units that it takes of the limits. 0: what the keyspace says of the action. At most 1,000,000."""
+    """Units that it takes of the limits, and credits. 0: what the keyspace says of the action. At most 1,000,000."""
     @_builtins.property
     def http(self) -> Global___HttpRequest:
         """The request it came in; Doorward looks where the keyspace says."""
@@ -854,6 +858,7 @@ class AuthorizeResponse(_message.Message):
     DEPENDS_ON_FIELD_NUMBER: _builtins.int
     FAIL_OPEN_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    CREDITS_FIELD_NUMBER: _builtins.int
     decision: Global___Decision.ValueType
     """The outcome."""
     reason: Global___Reason.ValueType
@@ -906,6 +911,10 @@ class AuthorizeResponse(_message.Message):
         was denied for another reason, or it was a dry run.
         """
 
+    @_builtins.property
+    def credits(self) -> Global___CreditStatus:
+        """The credits that it was charged to, as they stand after it. Absent: to none."""
+
     def __init__(
         self,
         *,
@@ -923,14 +932,53 @@ class AuthorizeResponse(_message.Message):
         depends_on: _abc.Iterable[_builtins.int] | None = ...,
         fail_open: _builtins.bool = ...,
         limits: _abc.Iterable[Global___LimitStatus] | None = ...,
+        credits: Global___CreditStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["http", b"http", "identity", b"identity", "lease_cacheable_for", b"lease_cacheable_for", "rule", b"rule"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credits", b"credits", "http", b"http", "identity", b"identity", "lease_cacheable_for", b"lease_cacheable_for", "rule", b"rule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "decision_id", b"decision_id", "depends_on", b"depends_on", "fail_open", b"fail_open", "http", b"http", "identity", b"identity", "lease_cacheable_for", b"lease_cacheable_for", "limits", b"limits", "message", b"message", "missing_context", b"missing_context", "missing_permissions", b"missing_permissions", "reason", b"reason", "revision", b"revision", "rule", b"rule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credits", b"credits", "decision", b"decision", "decision_id", b"decision_id", "depends_on", b"depends_on", "fail_open", b"fail_open", "http", b"http", "identity", b"identity", "lease_cacheable_for", b"lease_cacheable_for", "limits", b"limits", "message", b"message", "missing_context", b"missing_context", "missing_permissions", b"missing_permissions", "reason", b"reason", "revision", b"revision", "rule", b"rule"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AuthorizeResponse: _TypeAlias = AuthorizeResponse  # noqa: Y015
+
+@_typing.final
+class CreditStatus(_message.Message):
+    """How many credits are left. They are taken before an ALLOW is told, and never twice; a call that a server was killed over
+    may have been charged.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BALANCE_FIELD_NUMBER: _builtins.int
+    REFILL_AFTER_FIELD_NUMBER: _builtins.int
+    RETRY_AFTER_FIELD_NUMBER: _builtins.int
+    balance: _builtins.int
+    """Credits that are left."""
+    @_builtins.property
+    def refill_after(self) -> _duration_pb2.Duration:
+        """How long until the next refill. Absent: none comes."""
+
+    @_builtins.property
+    def retry_after(self) -> _duration_pb2.Duration:
+        """With CREDITS_EXHAUSTED: how long until this question can be paid, if nobody else takes any. Absent: it can be paid now,
+        or not before somebody adds to them.
+        """
+
+    def __init__(
+        self,
+        *,
+        balance: _builtins.int = ...,
+        refill_after: _duration_pb2.Duration | None = ...,
+        retry_after: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refill_after", b"refill_after", "retry_after", b"retry_after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "refill_after", b"refill_after", "retry_after", b"retry_after"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreditStatus: _TypeAlias = CreditStatus  # noqa: Y015
 
 @_typing.final
 class LimitStatus(_message.Message):
@@ -1166,6 +1214,7 @@ class BatchAuthorizeResult(_message.Message):
     HTTP_FIELD_NUMBER: _builtins.int
     DECISION_ID_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    CREDITS_FIELD_NUMBER: _builtins.int
     decision: Global___Decision.ValueType
     """The outcome. UNSPECIFIED with an error."""
     reason: Global___Reason.ValueType
@@ -1198,6 +1247,10 @@ class BatchAuthorizeResult(_message.Message):
     def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___LimitStatus]:
         """See AuthorizeResponse."""
 
+    @_builtins.property
+    def credits(self) -> Global___CreditStatus:
+        """See AuthorizeResponse."""
+
     def __init__(
         self,
         *,
@@ -1211,10 +1264,11 @@ class BatchAuthorizeResult(_message.Message):
         http: Global___HttpAnswer | None = ...,
         decision_id: _builtins.str = ...,
         limits: _abc.Iterable[Global___LimitStatus] | None = ...,
+        credits: Global___CreditStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "http", b"http", "rule", b"rule"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credits", b"credits", "error", b"error", "http", b"http", "rule", b"rule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "decision_id", b"decision_id", "error", b"error", "http", b"http", "limits", b"limits", "message", b"message", "missing_context", b"missing_context", "missing_permissions", b"missing_permissions", "reason", b"reason", "rule", b"rule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credits", b"credits", "decision", b"decision", "decision_id", b"decision_id", "error", b"error", "http", b"http", "limits", b"limits", "message", b"message", "missing_context", b"missing_context", "missing_permissions", b"missing_permissions", "reason", b"reason", "rule", b"rule"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -35,8 +35,6 @@ from .words import HEADER, Document
 
 MAX_BODY = 8 * 1024
 """Bytes: it goes out with every denial."""
-LIMITED = (*sorted(TOO_MUCH), "CREDITS_EXHAUSTED")
-"""Reasons of limits, also of those that are not there yet."""
 
 _VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,998}[\x21-\x7e])?", re.ASCII)
 _FRAMING = frozenset({"connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"})
@@ -106,7 +104,7 @@ _GROUPS = (
     _Group("allowed", 200, (Reason.ALLOWED,), False, range(200, 300)),
     _Group("unauthenticated", 401, tuple(sorted(UNAUTHENTICATED))),
     _Group("unauthorized", 403, tuple(it for it in Reason if it not in (Reason.ALLOWED, *UNAUTHENTICATED, *TOO_MUCH))),
-    _Group("limited", 429, LIMITED, False),
+    _Group("limited", 429, tuple(sorted(TOO_MUCH)), False),
 )
 WORDS = ("denied", *(group.name for group in _GROUPS), *(reason for group in _GROUPS for reason in group.reasons))
 """Everything that an entry of `http:` can be about."""

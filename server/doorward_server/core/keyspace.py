@@ -57,7 +57,7 @@ The document is what the YAML file says, as plain mappings and lists:
     api_version: {header: X, versions: ["2026-02-01"]}      # see `api_versions`
     leaks: {policy: alert}            # or disable, revoke: what becomes of a key whose text was found (ReportLeak)
     http: {}                          # what an HTTP service answers; see `http_profile`
-    limits: {}                        # and alerts, usage, decision_log: see `sections`; routes: see `routes`
+    limits: {}                        # and credits, alerts, usage, decision_log: see `sections`; routes: see `routes`
     roles:                            # scopes are roles too
       "read:findings":
         description: Read findings.   # for people
@@ -143,7 +143,8 @@ def compile_keyspace(
         keyspace,
         api_versions=compile_api_versions(document.get("api_version"), keyspace.rails.api_version),
         sections=sections,
-        fail_open=keyspace.fail_open and not sections.decision_log.everything,  # nobody would record it
+        # Without a server nobody would record it, or take credits for it.
+        fail_open=keyspace.fail_open and not sections.decision_log.everything and sections.credits is None,
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from .model import DAY, Instant
 from .reasons import Reason
@@ -20,6 +21,24 @@ CELLS = 10
 """Cells of a window."""
 SHARE = 8
 """At most one in so many of the units that are left goes into one lease, so that other replicas find some, too."""
+
+
+class Per(StrEnum):
+    """Whose calls are counted together."""
+
+    KEY = "KEY"
+    OWNER = "OWNER"
+    ORGANIZATION = "ORGANIZATION"
+    KEY_AND_RESOURCE = "KEY_AND_RESOURCE"
+
+    def whom(self, key: str, owner: str) -> str:
+        """Return what counts the calls of *key* and *owner* (may be empty: then the key counts by itself).
+
+        Of KEY_AND_RESOURCE, it is the key's part.
+        """
+        if self is Per.ORGANIZATION:
+            return "organization"
+        return f"owner:{owner}" if self is Per.OWNER and owner else f"key:{key}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ class Reason(StrEnum):
 
     RATE_LIMITED = "RATE_LIMITED"
     QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
+    CREDITS_EXHAUSTED = "CREDITS_EXHAUSTED"
 
 
 UNAUTHENTICATED = frozenset({
@@ -52,5 +53,5 @@ UNAUTHENTICATED = frozenset({
 })  # fmt: skip
 """Nobody is known to be asking: no credential, or none that holds. All other denials are of somebody who is known."""
 
-TOO_MUCH = frozenset({Reason.RATE_LIMITED, Reason.QUOTA_EXCEEDED})
+TOO_MUCH = frozenset({Reason.RATE_LIMITED, Reason.QUOTA_EXCEEDED, Reason.CREDITS_EXHAUSTED})
 """It would be allowed, but not now."""

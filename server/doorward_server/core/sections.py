@@ -7,6 +7,11 @@
         per-minute: {per: key, limit: 60, window: 1m}       # per: key, owner, organization, key_and_resource
         per-day: {per: key, limit: 10000, window: 1d}       # windows: 1s to 366d, in s, m, h, d
         per-flow: {per: key_and_resource, limit: 10, window: 1m, actions: ["flows:*"]}   # default: all actions
+    credits:
+      per: key                        # whose calls use up one balance: key, owner, organization; default: key
+      initial: 1000                   # what it begins with; default: 0
+      refill: {amount: 1000, period: 30d, mode: add, most: 3000}    # mode: add (default), up to most; or reset
+      costs: {"flows:execute": 5}     # credits that one call takes, by action; default: 1
     alerts:
       failures: {when: failed_authentication, per: key, count: 20, window: 10m}          # per: key, address, prefix
       unusual: {when: unusual_activity, factor: 5}          # times its habit at that hour of the week; default: 5
@@ -23,8 +28,8 @@
       to: [store]                     # store, file, stdout; default: [store] for all, else [stdout]
       keep: 90d                       # in the store; default: 90d
 
-All of it is checked when the file is applied. How limits count: `limits`; when alerts are raised: `alerts`; usage is
-kept and decisions are recorded by `service.retention` and `service.decision_log`.
+All of it is checked when the file is applied. How limits count: `limits`; what credits are: `credits`; when alerts are
+raised: `alerts`; usage is kept and decisions are recorded by `service.retention` and `service.decision_log`.
 """
 
 from __future__ import annotations
@@ -32,10 +37,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from .credits import MOST, Refill, Terms
 from .errors import KeyspaceInvalid
+from .limits import Per
 from .model import DAY, SECOND
 from .routes import Route, compile_routes
 from .words import NAME, Document, matching
@@ -46,15 +52,6 @@ if TYPE_CHECKING:
 MAX_WINDOW = 366 * DAY
 _DURATION = re.compile(r"([1-9][0-9]{0,6})([smhd])", re.ASCII)
 _UNITS = {"s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": DAY}
-
-
-class Per(StrEnum):
-    """Whose calls a limit counts together."""
-
-    KEY = "KEY"
-    OWNER = "OWNER"
-    ORGANIZATION = "ORGANIZATION"
-    KEY_AND_RESOURCE = "KEY_AND_RESOURCE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +113,13 @@ class Sections:
     routes: tuple[Route, ...] = ()
     nearly: int = 101
     """The lowest percentage of a limit that an alert tells of; 101: none does."""
+    credits: Terms | None = None
+    """None: its calls take none."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether what is allowed is charged to anything."""
+        return bool(self.limits.windows) or self.credits is not None
 
 
 ALERTS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
@@ -140,6 +144,7 @@ def compile_sections(document: Document, keyspace: Keyspace) -> Sections:
     )
     return Sections(
         limits=limits,
+        credits=_credits(document["credits"], keyspace) if document.get("credits") is not None else None,
         alerts=alerts,
         nearly=nearly(alerts),
         keep_usage=_duration("usage.keep", (document.get("usage") or {}).get("keep") or "400d", 100 * MAX_WINDOW),
@@ -154,14 +159,37 @@ def nearly(rules: Iterable[AlertRule]) -> int:
 
 
 def _limits(document: Document, keyspace: Keyspace) -> Limits:
-    costs: dict[str, int] = {}
-    for action, cost in (document.get("costs") or {}).items():
-        costs.update(dict.fromkeys(_expand(f"limits.costs.{action}", action, keyspace), cost))
+    costs = _costs("limits.costs", document, keyspace)
     windows = tuple(
         _window(f"limits.windows.{name}", name, window, keyspace)
         for name, window in (document.get("windows") or {}).items()
     )
     return Limits(windows, costs, document.get("on_store_loss") == "allow")
+
+
+def _costs(place: str, document: Document, keyspace: Keyspace) -> dict[str, int]:
+    costs: dict[str, int] = {}
+    for action, cost in (document.get("costs") or {}).items():
+        costs.update(dict.fromkeys(_expand(f"{place}.{action}", action, keyspace), cost))
+    return costs
+
+
+def _credits(document: Document, keyspace: Keyspace) -> Terms:
+    refill = document.get("refill")
+    return Terms(
+        per=Per((document.get("per") or "key").upper()),
+        initial=document.get("initial") or 0,
+        refill=_refill(refill) if refill else None,
+        costs=_costs("credits.costs", document, keyspace),
+    )
+
+
+def _refill(document: Document) -> Refill:
+    reset, most = document.get("mode") == "reset", document.get("most")
+    if reset and most is not None:
+        raise KeyspaceInvalid("credits.refill.most", "goes with 'mode: add': one that is reset does not grow")
+    period = _duration("credits.refill.period", document["period"], MAX_WINDOW)
+    return Refill(document["amount"], period, reset, MOST if most is None else most)
 
 
 def _window(place: str, name: str, document: Document, keyspace: Keyspace) -> Window:

@@ -25,10 +25,11 @@ from doorward_server.core.reasons import TOO_MUCH, UNAUTHENTICATED, Reason
 from doorward_server.core.subject import Address, Subject, in_network
 from doorward_server.service.asking import Asking, api_version, keyspace_name
 from doorward_server.service.catalog import DOORWARD
+from doorward_server.service.charging import Charging
 from doorward_server.service.finding import Finder, Found, HttpParts, SignedIn
 from doorward_server.service.freshness import Memo
 from doorward_server.service.guard import AUTHORIZE, Caller, Clock, Guard, decisions, reach
-from doorward_server.service.limiting import Limiter, Status
+from doorward_server.service.limiting import FREE, Charged
 from doorward_server.service.messages import MESSAGES
 from doorward_server.service.questions import Ask, Asked, Item, read_question
 from doorward_server.service.recognizing import Recognition
@@ -57,8 +58,8 @@ class Answer(NamedTuple):
     """Of the subject's record."""
     id: str = ""
     """Of the decision; empty for a dry run."""
-    limits: tuple[Status, ...] = ()
-    """How the limits stand that count it."""
+    charged: Charged = FREE
+    """How the limits and credits stand that it was charged to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,8 @@ class Answers:
     api_version: str
     ids: tuple[str, ...] = ()
     """Of the decisions, in order; empty for an error and in a dry run."""
-    limits: tuple[tuple[Status, ...], ...] = ()
-    """How the limits stand that count each of them."""
+    charged: tuple[Charged, ...] = ()
+    """How the limits and credits stand that each of them was charged to."""
 
 
 class Authorizer:
@@ -86,7 +87,7 @@ class Authorizer:
         recognition: Recognition,
         uses: LastUse,
         telling: Telling,
-        limiter: Limiter,
+        charging: Charging,
         clock: Clock,
     ) -> None:
         self._finder = finder
@@ -95,7 +96,7 @@ class Authorizer:
         self._asking = Asking(finder, guard)
         self._uses = uses
         self._telling = telling
-        self._limiter = limiter
+        self._charging = charging
         self._clock = clock
 
     async def authenticate(self, headers: Sequence[tuple[str, str]], peer: Address | None) -> Caller:
@@ -145,15 +146,18 @@ class Authorizer:
         found, questions = await asking.find_with_facts(caller, ask, keyspace, (asked,))
         now = self._clock()
         decision = self._decide(found, questions[0], ask.dry_run, now)
-        decision, limits = await self._charged(found, questions[0], decision, ask.dry_run, item.cost)
+        charged, counts = FREE, found.keyspace.sections.counts
+        if counts:
+            ((decision, charged),) = await self._charged(found, [(questions[0], decision)], ask.dry_run, [item.cost])
         (id,) = await self._telling.handed_out(caller, ask, found, [(questions[0], decision)], now)
         subject = asking.visible(caller, found.subject, ask, item.organization)
         version = api_version(ask, subject, found.keyspace)
-        kept_for = 0 if self._limited(found, questions[0], decision) else _cacheable_for(caller, found, decision, now)
+        counted = counts and self._counted(found, questions[0], decision)
+        kept_for = 0 if counted else _cacheable_for(caller, found, decision, now)
         depends_on = (*found.tokens, *caller.depends_on) if kept_for else ()
         memo = found.known.memo if found.known is not None and subject is not None else None
         return Answer(
-            decision, subject, found.keyspace, found.revision, version, kept_for, depends_on, memo, id, limits
+            decision, subject, found.keyspace, found.revision, version, kept_for, depends_on, memo, id, charged
         )
 
     async def batch_authorize(self, caller: Caller, ask: Ask, items: Sequence[Item]) -> Answers:
@@ -169,18 +173,15 @@ class Authorizer:
         found, questions = await self._asking.find_with_facts(caller, ask, keyspace, asked)
         now = self._clock()
         costs = [item.cost for item, it in zip(items, read, strict=True) if isinstance(it, Asked)]
-        handed, limits = [], []
-        for question, cost in zip(questions, costs, strict=True):
-            decision = self._decide(found, question, ask.dry_run, now)
-            decision, stand = await self._charged(found, question, decision, ask.dry_run, cost)
-            handed.append((question, decision))
-            limits.append(stand)
+        due = [(question, self._decide(found, question, ask.dry_run, now)) for question in questions]
+        charged = await self._charged(found, due, ask.dry_run, costs)
+        handed = [(question, decision) for question, (decision, _) in zip(questions, charged, strict=True)]
         told = iter(await self._telling.handed_out(caller, ask, found, handed, now))
         decided = iter(decision for _, decision in handed)
         decisions = tuple(next(decided) if isinstance(it, Asked) else it for it in read)
         ids = tuple(next(told) if isinstance(it, Asked) else "" for it in read)
-        each = iter(limits)
-        stands = tuple(next(each) if isinstance(it, Asked) else () for it in read)
+        each = iter(stands for _, stands in charged)
+        stands = tuple(next(each) if isinstance(it, Asked) else FREE for it in read)
         admitted = next(organization for organization, refusal in refused.items() if refusal is None)
         subject = self._asking.visible(caller, found.subject, ask, admitted)
         version = api_version(ask, subject, found.keyspace)
@@ -222,19 +223,24 @@ class Authorizer:
         return decision
 
     async def _charged(
-        self, found: Found, question: Question, decision: Decision, dry_run: bool, cost: int
-    ) -> tuple[Decision, tuple[Status, ...]]:
-        """Return the decision once it is charged. Only what is allowed is; what does not fit costs nothing."""
-        if dry_run or not decision.allowed or found.subject is None or not found.keyspace.sections.limits.windows:
-            return decision, ()
-        charged = await self._limiter.charge(found.subject, question, found.keyspace, cost)
-        self._telling.charged(found.subject, question, found.keyspace, charged)
-        return (decision if charged.reason is None else DENIED[charged.reason]), charged.limits
+        self, found: Found, due: Sequence[tuple[Question, Decision]], dry_run: bool, costs: Sequence[int]
+    ) -> list[tuple[Decision, Charged]]:
+        """Return each decision once it is charged. Only what is allowed is; what is too much costs nothing."""
+        decided = [(decision, FREE) for _, decision in due]
+        subject, keyspace = found.subject, found.keyspace
+        allowed = [i for i, (decision, _) in enumerate(decided) if decision.allowed]
+        if dry_run or subject is None or not allowed or not keyspace.sections.counts:
+            return decided
+        charges = await self._charging.charge(subject, keyspace, [(due[i][0], costs[i]) for i in allowed])
+        for i, charged in zip(allowed, charges, strict=True):
+            self._telling.charged(subject, due[i][0], keyspace, charged)
+            decided[i] = (due[i][1] if charged.reason is None else DENIED[charged.reason]), charged
+        return decided
 
-    def _limited(self, found: Found, question: Question, decision: Decision) -> bool:
+    def _counted(self, found: Found, question: Question, decision: Decision) -> bool:
         """Whether the answer depends on a count."""
         counts = decision.allowed or decision.reason in TOO_MUCH
-        return counts and found.subject is not None and self._limiter.limits(found.subject, question, found.keyspace)
+        return counts and found.subject is not None and self._charging.counts(found.subject, question, found.keyspace)
 
     def _good(self, subject: Subject, address: Address | None, dry_run: bool) -> Decision | None:
         now = self._clock()

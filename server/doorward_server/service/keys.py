@@ -112,7 +112,7 @@ class Keys:
         self.check_grants(caller, key, keyspace, now)
         if key.limits:
             self._check_may_limit(caller, key)
-        replay = _replay(caller, "CreateKey", repeat, now)
+        replay = replay_of(caller, "CreateKey", repeat, now)
         limit = active_limit(keyspace.rails, actor, "keys:create", now, hand)
         while True:
             event = key_event(actor, "keys:create", None, key, now)
@@ -191,7 +191,7 @@ class Keys:
         if keyspace.name == DOORWARD:
             self.check_grants(caller, key, keyspace, now)
         check_grace(keyspace.rails, grace)
-        replay = _replay(caller, "RotateKey", repeat, now)
+        replay = replay_of(caller, "RotateKey", repeat, now)
         while True:
             stored, text = self._mint.secret(keyspace, key, now, self._told_roles(keyspace, key))
 
@@ -362,7 +362,8 @@ def own_or(caller: Caller, organization: str) -> str:
     return check_id("organization", organization, "organization") if organization else caller.organization
 
 
-def _replay(caller: Caller, method: str, repeat: Repeat, now: Instant) -> Replay | None:
+def replay_of(caller: Caller, method: str, repeat: Repeat, now: Instant) -> Replay | None:
+    """Return what makes a repeat of *method* by *caller* safe; None: it need not be. Raises InvalidField."""
     if not repeat.request_id:
         return None
     check_text("request_id", repeat.request_id, 64)

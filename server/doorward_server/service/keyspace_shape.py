@@ -19,6 +19,7 @@ Kind = Literal["string", "int", "float", "bool", "strings", "timestamp"]
 Declared = Annotated[dict[str, Kind], Field(max_length=100)]
 Span = Annotated[str, Field(max_length=8)]
 Duration = Annotated[str, Field(max_length=8)]
+Credit = Annotated[int, Field(ge=0, le=1_000_000_000_000_000)]
 Hands = Annotated[list[Literal["owner", "administrator"]], Field(min_length=1, max_length=2)]
 
 
@@ -169,6 +170,28 @@ class Limits(Shape):
     windows: Annotated[dict[str, Window], Field(max_length=50)] = {}
 
 
+class Refill(Shape):
+    amount: Annotated[int, Field(ge=1, le=1_000_000_000_000_000)]
+    """What each refill gives."""
+    period: Duration
+    mode: Literal["add", "reset"] = "add"
+    """Is it added to what is left, or does it take its place."""
+    most: Credit | None = None
+    """A balance that is added to grows no further; none: a thousand million million."""
+
+
+class Credits(Shape):
+    """See docs/credits.md."""
+
+    per: Literal["key", "owner", "organization"] = "key"
+    """Whose calls use up one balance."""
+    initial: Credit = 0
+    """What a balance begins with."""
+    refill: Refill | None = None
+    costs: Annotated[dict[str, Annotated[int, Field(ge=0, le=1_000_000)]], Field(max_length=1000)] = {}
+    """Credits that one call takes, by action; else 1."""
+
+
 class Alert(Shape):
     when: Literal[
         "failed_authentication", "unusual_activity", "limit_nearly_used", "expiring", "unused", "rotation_overdue",
@@ -184,13 +207,13 @@ class Alert(Shape):
 
 
 class Usage(Shape):
-    """Checked and kept; nothing is counted yet."""
+    """See docs/usage.md."""
 
     keep: Duration | None = None
 
 
 class DecisionLog(Shape):
-    """Checked and kept; no decision is recorded yet."""
+    """See docs/usage.md."""
 
     record: Literal["all", "sampled"] = "sampled"
     sample: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
@@ -266,8 +289,9 @@ class Document(Shape):
     http: Annotated[dict[str, Answer], Field(max_length=50)] = {}
     """What an HTTP service answers, by reason or group: denied, allowed, unauthenticated, unauthorized, limited."""
     limits: Limits = Limits()
+    credits: Credits | None = None
     alerts: Annotated[dict[str, Alert], Field(max_length=50)] = {}
-    """Checked and kept; nobody is told yet."""
+    """See docs/alerts.md."""
     usage: Usage = Usage()
     decision_log: DecisionLog = DecisionLog()
     leaks: Leaks = Leaks()

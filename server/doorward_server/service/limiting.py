@@ -12,14 +12,15 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import NamedTuple
 
 from doorward_server.core.decide import Question
 from doorward_server.core.errors import Overloaded, StoreUnavailable
-from doorward_server.core.limits import NEVER, Grant, Meter, Room
+from doorward_server.core.limits import NEVER, Grant, Meter, Per, Room
 from doorward_server.core.model import Instant, Key
 from doorward_server.core.policy import Keyspace, Path
 from doorward_server.core.reasons import Reason
-from doorward_server.core.sections import Per, Window
+from doorward_server.core.sections import Window
 from doorward_server.core.subject import Subject
 from doorward_server.service.freshness import MICROSECOND, Boot
 from doorward_server.service.guard import Clock
@@ -48,11 +49,27 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
-class Charged:
-    """What became of a call: why it is too much (None: it is not), and how its limits stand."""
+class Standing:
+    """How credits stand after a call. Durations are in microseconds."""
+
+    balance: int
+    refill_after: int | None = None
+    """None: no refill comes."""
+    retry_after: int | None = None
+    """None: the call was paid, or cannot be before somebody adds to them."""
+
+
+class Charged(NamedTuple):
+    """What became of a call: why it is too much (None: it is not), and how what it was charged to stands."""
 
     reason: Reason | None
     limits: tuple[Status, ...]
+    credits: Standing | None = None
+    """None: it was charged to none."""
+    units: int = 0
+    """What its limits were charged."""
+    cell: Instant = 0
+    """In which cell: when that ends, by the store's clock."""
 
 
 FREE = Charged(None, ())
@@ -61,10 +78,13 @@ FREE = Charged(None, ())
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiter:
-    """A call that needs units: whether it was let through or refused; None: it has to look again."""
+    """A call that needs units: the cell in which it was let through, or `REFUSED`; None: it has to look again."""
 
     cost: int
-    served: asyncio.Future[bool | None] = field(repr=False)
+    served: asyncio.Future[Instant | None] = field(repr=False)
+
+
+REFUSED: Instant = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -90,13 +110,19 @@ class _Bucket:
     asking: bool = False
     """Whether the store is being asked, or about to be."""
 
-    def spend(self, cost: int, now: int) -> bool:
-        """Take *cost* units, if they are here."""
+    def spend(self, cost: int, now: int) -> Instant | None:
+        """Take *cost* units, if they are here, and return of which cell they are."""
         if self.units < cost or now >= self.until:
-            return False
+            return None
         self.units -= cost
         self.spent += cost
-        return True
+        return self.cell
+
+    def give_back(self, units: int, cell: Instant) -> None:
+        """Take back what a call was let through with, unless its *cell* is over: then nobody may spend it."""
+        if cell == self.cell:
+            self.units += units
+            self.spent -= units
 
     def full(self, cost: int, now: int) -> bool:
         """Tell whether *cost* is known not to fit before a new cell begins somewhere."""
@@ -179,17 +205,28 @@ class Limiter:
         if cost == 0:
             return FREE
         try:
-            let_through = None
-            while let_through is None and not bucket.spend(cost, now := self._boot()):
-                let_through = False if bucket.full(cost, now) else await self._lease(bucket, cost)
+            cell = None
+            while cell is None and (cell := bucket.spend(cost, now := self._boot())) is None:
+                cell = REFUSED if bucket.full(cost, now) else await self._lease(bucket, cost)
             now = self._boot()
         except (StoreUnavailable, Overloaded):
             if keyspace.sections.limits.allow_on_store_loss:
                 return FREE
             raise
-        if let_through is False:
+        if cell == REFUSED:
             return Charged(_why(bucket, cost), bucket.statuses(cost, now))
-        return Charged(None, bucket.statuses(0, now))
+        return Charged(None, bucket.statuses(0, now), units=cost, cell=cell)
+
+    def give_back(self, subject: Subject, question: Question, keyspace: Keyspace, charged: Charged) -> Charged:
+        """Undo a charge that something else has made vain, and return how the limits stand.
+
+        If its cell has ended meanwhile, it stays: what was let through in a cell that is over, nobody may spend again.
+        """
+        bucket = self._bucket(subject, question, keyspace) if charged.units else None
+        if bucket is None:
+            return charged
+        bucket.give_back(charged.units, charged.cell)
+        return Charged(None, bucket.statuses(0, self._boot()))
 
     def limits(self, subject: Subject, question: Question, keyspace: Keyspace) -> bool:
         """Tell whether anything limits such a call: its answer must not be given again without asking."""
@@ -228,8 +265,10 @@ class Limiter:
 
     # --- the store ----------------------------------------------------------------------------------------------------
 
-    async def _lease(self, bucket: _Bucket, cost: int) -> bool | None:
-        """Wait for an answer of the store, and tell whether it let this call through; None: look again."""
+    async def _lease(self, bucket: _Bucket, cost: int) -> Instant | None:
+        """Wait for an answer of the store, and return in which cell it let this call through, or `REFUSED`; None: look
+        again.
+        """
         waiter = _Waiter(cost, asyncio.get_running_loop().create_future())
         bucket.waiting.append(waiter)
         if not bucket.asking:
@@ -275,11 +314,11 @@ def _hand_out(asking: _Asking, granted: bool) -> None:
         if waiter.served.done():
             continue
         if not granted and waiter.cost >= asking.charge.cost:
-            waiter.served.set_result(False)
+            waiter.served.set_result(REFUSED)
         elif granted and waiter.cost <= bucket.units:
             bucket.units -= waiter.cost
             bucket.spent += waiter.cost
-            waiter.served.set_result(True)
+            waiter.served.set_result(bucket.cell)
 
 
 def _end(asking: _Asking, problem: Exception | None) -> None:
@@ -303,12 +342,11 @@ def _why(bucket: _Bucket, cost: int) -> Reason:
 
 
 def _meters(windows: Iterable[Window], subject: Subject, key: Key, action: str, path: Path) -> Iterable[Meter]:
-    itself = f"key:{key.id}"
-    owner = f"owner:{subject.owner.id}" if subject.owner is not None else itself
+    owner = subject.owner.id if subject.owner is not None else ""
     for window in windows:
         if window.actions is None or action in window.actions:
-            whose = {Per.KEY: itself, Per.OWNER: owner, Per.ORGANIZATION: "organization"}.get(window.per)
-            if whose is None:
-                whose = f"{itself}/{blake2b('/'.join(path).encode(), digest_size=16).hexdigest()}"
+            whose = window.per.whom(key.id, owner)
+            if window.per is Per.KEY_AND_RESOURCE:
+                whose = f"{whose}/{blake2b('/'.join(path).encode(), digest_size=16).hexdigest()}"
             limit = key.limits.get(window.name, window.limit)
             yield Meter(subject.organization.id, key.keyspace, whose, window.name, limit, window.window)

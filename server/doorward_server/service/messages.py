@@ -29,5 +29,6 @@ MESSAGES = {
     Reason.DENIED_BY_RULE: "A rule forbids this.",
     Reason.RATE_LIMITED: "Too many requests. Wait a moment and try again.",
     Reason.QUOTA_EXCEEDED: "The quota for this is used up for now.",
+    Reason.CREDITS_EXHAUSTED: "There are not enough credits left for this.",
 }
 """Each reason in words that an end user may read."""

@@ -15,10 +15,11 @@ from typing import NamedTuple
 from doorward_server.core import alerts as rules
 from doorward_server.core.alerts import Alert, AlertKind, Failure
 from doorward_server.core.decide import Question
+from doorward_server.core.limits import Per
 from doorward_server.core.model import Instant, Key, Secret
 from doorward_server.core.policy import Keyspace
 from doorward_server.core.reasons import Reason
-from doorward_server.core.sections import AlertRule, Per
+from doorward_server.core.sections import AlertRule
 from doorward_server.core.subject import Subject
 from doorward_server.service.catalog import Catalog
 from doorward_server.service.guard import Clock

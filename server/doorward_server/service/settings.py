@@ -28,10 +28,10 @@ from doorward_server.core.fields import (
     check_window,
     within,
 )
+from doorward_server.core.limits import Per
 from doorward_server.core.model import Ceiling, Instant, Key, KeyBinding, KeyFilter
 from doorward_server.core.policy import Keyspace
 from doorward_server.core.rails import Rails
-from doorward_server.core.sections import Per
 from doorward_server.service.ids import Random, new_id
 
 MAX_LIMIT = 1_000_000_000_000

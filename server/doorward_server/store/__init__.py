@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from doorward_server.core.audit import ChainReport, StoredEvent
 
+from .credits import Debit
 from .limits import Charge
 from .store import Store
 from .tail import TailConnection
@@ -27,6 +28,7 @@ __all__ = [
     "ChainPage",
     "ChainReport",
     "Charge",
+    "Debit",
     "HeldVerifier",
     "Imported",
     "KeyspaceSnapshot",

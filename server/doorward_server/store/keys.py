@@ -15,18 +15,16 @@ from doorward_server.core.errors import (
     OrganizationIsDisabled,
     PrincipalIsDisabled,
     QuotaExceeded,
-    RequestIdReused,
     UnknownReference,
 )
-from doorward_server.core.model import DAY, Event, Instant, Key, KeyFilter, Quotas, Replay, Secret, State
+from doorward_server.core.model import Event, Instant, Key, KeyFilter, Quotas, Replay, Secret, State
 from doorward_server.core.rails import COUNTED, ActiveLimit
 
-from . import expiries, peppers
+from . import expiries, peppers, replays
 from .entities import KEYSPACES, ORGANIZATIONS, PRINCIPALS, find, get
 from .rows import (
     KEY,
     KEY_USE,
-    REPLAY,
     SEALED,
     SECRET,
     SECRET_NAMES,
@@ -74,7 +72,7 @@ def add(
         raise QuotaExceeded("keys per organization", quotas.keys)
     insert(tx, key)
     check_metadata(tx, key.organization, quotas)
-    _remember(tx, replay, key)
+    replays.remember(tx, replay, key.organization, key.id)
     tx.append(event)
     return key
 
@@ -292,7 +290,7 @@ def update(
         return key
     if quotas is not None and changed.metadata_bytes > key.metadata_bytes:
         check_metadata(tx, organization, quotas)
-    _remember(tx, replay, changed)
+    replays.remember(tx, replay, changed.organization, changed.id)
     return changed
 
 
@@ -345,31 +343,8 @@ def _save_secrets(tx: Transaction, old: Key, new: Key) -> None:
 
 def _replayed(tx: Transaction, replay: Replay | None) -> Key | None:
     """Return the key that the same request made or changed within a day, as it is now, deleted or not."""
-    if replay is None:
-        return None
-    row = tx.row(_REPLAY, **_who(replay))
-    if row is None:
-        return None
-    *_, digest, at, organization, key = row
-    if replay.at - at >= DAY:
-        return None
-    if bytes(digest) != replay.digest:
-        raise RequestIdReused
-    tx.replayed = True
-    return find_one(tx, organization, key, deleted=True)
-
-
-def _remember(tx: Transaction, replay: Replay | None, key: Key) -> None:
-    """Keep the request for a day, and forget this caller's older ones."""
-    if replay is None:
-        return
-    tx.run(_OLD_REPLAYS, caller=replay.caller, at=replay.at - DAY)
-    what = {"digest": replay.digest, "at": replay.at, "organization": key.organization, "key": key.id}
-    tx.run(_NEW_REPLAY, **_who(replay), **what)
-
-
-def _who(replay: Replay) -> dict[str, str]:
-    return {"caller": replay.caller, "method": replay.method, "request_id": replay.request_id}
+    known = replays.find(tx, replay)
+    return find_one(tx, *known, deleted=True) if known is not None else None
 
 
 _ONE, _ONE_LOCKED = (one_of(KEY, "organization", "id", lock=lock) for lock in (False, True))
@@ -383,6 +358,3 @@ _CHANGED_SECRET = change_in(
     SECRET, "organization", "key", "id", keep=("ordinal", "verifier", "pepper", "digest", "inner_peppers")
 )
 _GONE_SECRET = delete_from(SECRET, "organization", "key", "id")
-_REPLAY = one_of(REPLAY, "caller", "method", "request_id")
-_NEW_REPLAY = insert_into(REPLAY)
-_OLD_REPLAYS = Prepared(REPLAY.delete().where((REPLAY.caller == Slot("caller")) & (REPLAY.at <= Slot("at"))))

@@ -47,6 +47,7 @@ from .alert_rules import AlertRuleStore
 from .alerts import AlertStore
 from .audit_store import AuditStore
 from .changes import prune
+from .credits import CreditStore
 from .dialect import open_dialect
 from .directory_store import DirectoryStore
 from .entities import KEYSPACES
@@ -95,6 +96,7 @@ class Store(DirectoryStore):
         self.alerts = AlertStore(transactions)
         self.alert_rules = AlertRuleStore(transactions)
         self.limits = LimitStore(transactions)
+        self.credits = CreditStore(transactions)
         self.replicas = ReplicaStore(transactions, kept_for(self._dialect))
         self._migrating = threading.RLock()
         self._locks = 0

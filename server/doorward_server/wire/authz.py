@@ -14,7 +14,7 @@ from doorward_server.service.authorizing import MAX_ITEMS, Authorizer
 from doorward_server.service.explaining import Explainer
 from doorward_server.service.guard import Caller
 from doorward_server.service.leasing import Hit, Invalidation, Leasing, Ping, Pong
-from doorward_server.service.limiting import Status
+from doorward_server.service.limiting import Charged
 from doorward_server.wire.asking import read_ask, read_item, read_listed, read_selected
 from doorward_server.wire.convert import from_texts, from_timestamp, to_duration
 from doorward_server.wire.decided import (
@@ -58,8 +58,8 @@ class AuthzServicer:
         answers = await self._authorizer.batch_authorize(caller, read_ask(request), items)
         return pb.BatchAuthorizeResponse(
             results=[
-                self._result(answers.keyspace, decision, id, limits)
-                for decision, id, limits in zip(answers.decisions, answers.ids, answers.limits, strict=True)
+                self._result(answers.keyspace, decision, id, charged)
+                for decision, id, charged in zip(answers.decisions, answers.ids, answers.charged, strict=True)
             ],
             identity=to_identity(answers.subject, answers.keyspace, answers.api_version),
             revision=answers.revision,
@@ -114,7 +114,7 @@ class AuthzServicer:
                 yield _told(it)
 
     def _result(
-        self, keyspace: Keyspace, decision: Decision | DoorwardError, id: str, limits: tuple[Status, ...] = ()
+        self, keyspace: Keyspace, decision: Decision | DoorwardError, id: str, charged: Charged
     ) -> pb.BatchAuthorizeResult:
         if isinstance(decision, DoorwardError):
             code = code_of(decision).value[0]
@@ -123,7 +123,7 @@ class AuthzServicer:
             )
             return pb.BatchAuthorizeResult(error=error)
         self._metrics.decided(keyspace.name, decision.reason)
-        return pb.BatchAuthorizeResult(**to_decision(decision, keyspace, limits), decision_id=id)
+        return pb.BatchAuthorizeResult(**to_decision(decision, keyspace, charged), decision_id=id)
 
 
 async def _pings(messages: AsyncIterator[tuple[pb.LeaseRequest, Caller]]) -> AsyncIterator[tuple[Ping, Caller]]:

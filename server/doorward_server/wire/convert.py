@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sized
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ from doorward_server.core.keytext import mask
 from doorward_server.core.model import SECOND, Ceiling, Instant, Key, KeyBinding, Secret, State, StoredKeyspace
 from doorward_server.core.policy import Keyspace
 from doorward_server.core.rails import rotate_by
+from doorward_server.service.keys import Repeat
 
 Many = TypeVar("Many", bound=Sized)
 
@@ -44,6 +46,16 @@ def bounded(field: str, many: Many, most: int = MAX_LIST) -> Many:
     if len(many) > most:
         raise InvalidField(field, f"must have at most {most} entries")
     return many
+
+
+def repeat_of(request: Any) -> Repeat:
+    """Return what a retry of *request* is recognized by: the content without the id that makes it a retry."""
+    content = type(request)()
+    content.CopyFrom(request)
+    for field in ("request_id", "no_wait"):
+        if field in content.DESCRIPTOR.fields_by_name:
+            content.ClearField(field)
+    return Repeat(request.request_id, hashlib.sha256(content.SerializeToString(deterministic=True)).digest())
 
 
 def to_duration(microseconds: int) -> Duration:

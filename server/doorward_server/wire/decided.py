@@ -16,7 +16,7 @@ from doorward_server.core.reasons import Reason
 from doorward_server.core.selectors import Selector
 from doorward_server.core.subject import Subject
 from doorward_server.service.authorizing import Answer
-from doorward_server.service.limiting import Status
+from doorward_server.service.limiting import FREE, Charged, Standing, Status
 from doorward_server.service.messages import MESSAGES
 from doorward_server.wire.convert import CEILINGS, masked_text, to_duration, to_principal, to_timestamp
 
@@ -34,9 +34,12 @@ def to_response(answer: Answer) -> bytes:
     reason = decision.reason
     http = keyspace.http.answer(reason, MESSAGES[reason], decision.missing)
     rest = pb.AuthorizeResponse(decision_id=answer.id, depends_on=answer.depends_on)
-    if answer.limits:
-        rest.limits.extend(map(_to_status, answer.limits))
-        rest.http.headers.extend(pb.HttpHeader(name=name, value=value) for name, value in limit_headers(answer.limits))
+    charged = answer.charged
+    if charged is not FREE:
+        rest.limits.extend(map(_to_status, charged.limits))
+        if charged.credits is not None:
+            rest.credits.CopyFrom(_to_credits(charged.credits))
+        rest.http.headers.extend(pb.HttpHeader(name=name, value=value) for name, value in count_headers(charged))
     if decision.missing or decision.missing_context:
         rest.missing_permissions.extend(decision.missing)
         rest.missing_context.extend(decision.missing_context)
@@ -83,7 +86,7 @@ def _identity(answer: Answer) -> bytes:
     return written
 
 
-def to_decision(decision: Decision, keyspace: Keyspace, limits: tuple[Status, ...] = ()) -> dict[str, Any]:
+def to_decision(decision: Decision, keyspace: Keyspace, charged: Charged = FREE) -> dict[str, Any]:
     """Return the fields that a decision has wherever it stands."""
     reason = decision.reason
     return {
@@ -93,8 +96,9 @@ def to_decision(decision: Decision, keyspace: Keyspace, limits: tuple[Status, ..
         "rule": _rule(decision.match),
         "missing_permissions": decision.missing,
         "missing_context": decision.missing_context,
-        "http": to_http(decision, keyspace) if not limits else _limited(decision, keyspace, limits),
-        "limits": map(_to_status, limits),
+        "http": to_http(decision, keyspace) if charged is FREE else _counted(decision, keyspace, charged),
+        "limits": map(_to_status, charged.limits),
+        "credits": _to_credits(charged.credits) if charged.credits is not None else None,
     }
 
 
@@ -116,23 +120,25 @@ def to_http(decision: Decision, keyspace: Keyspace) -> pb.HttpAnswer:
     return _http(keyspace.http.answer(reason, MESSAGES[reason], decision.missing))
 
 
-def _limited(decision: Decision, keyspace: Keyspace, limits: tuple[Status, ...]) -> pb.HttpAnswer:
+def _counted(decision: Decision, keyspace: Keyspace, charged: Charged) -> pb.HttpAnswer:
     """Return what to send to an HTTP client, with how its limits stand."""
     answer = pb.HttpAnswer()
     answer.CopyFrom(to_http(decision, keyspace))
-    answer.headers.extend(pb.HttpHeader(name=name, value=value) for name, value in limit_headers(limits))
+    answer.headers.extend(pb.HttpHeader(name=name, value=value) for name, value in count_headers(charged))
     return answer
 
 
-def limit_headers(limits: tuple[Status, ...]) -> Iterable[tuple[str, str]]:
-    """Yield RateLimit-Policy, RateLimit and, if the call has to wait, Retry-After.
+def count_headers(charged: Charged) -> Iterable[tuple[str, str]]:
+    """Yield RateLimit-Policy and RateLimit, where limits count it, and, if the call has to wait, Retry-After.
 
     As in draft-ietf-httpapi-ratelimit-headers: q is the quota, w its window, r what is left and t when it is reset, in
     seconds. Whoever comes back exactly then must find it so, so all are rounded up.
     """
-    yield "RateLimit-Policy", ", ".join(f'"{it.name}";q={it.limit};w={_seconds(it.window)}' for it in limits)
-    yield "RateLimit", ", ".join(f'"{it.name}";r={it.remaining};t={_seconds(it.reset_after)}' for it in limits)
-    waits = [it.retry_after for it in limits if it.retry_after is not None]
+    limits = charged.limits
+    if limits:
+        yield "RateLimit-Policy", ", ".join(f'"{it.name}";q={it.limit};w={_seconds(it.window)}' for it in limits)
+        yield "RateLimit", ", ".join(f'"{it.name}";r={it.remaining};t={_seconds(it.reset_after)}' for it in limits)
+    waits = [it.retry_after for it in (*limits, charged.credits) if it and it.retry_after is not None]
     if waits:
         yield "Retry-After", str(max(1, _seconds(max(waits))))
 
@@ -148,6 +154,14 @@ def _to_status(it: Status) -> pb.LimitStatus:
         window=to_duration(it.window),
         remaining=it.remaining,
         reset_after=to_duration(it.reset_after),
+        retry_after=to_duration(it.retry_after) if it.retry_after is not None else None,
+    )
+
+
+def _to_credits(it: Standing) -> pb.CreditStatus:
+    return pb.CreditStatus(
+        balance=it.balance,
+        refill_after=to_duration(it.refill_after) if it.refill_after is not None else None,
         retry_after=to_duration(it.retry_after) if it.retry_after is not None else None,
     )
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator
 from typing import Any
-
-from google.protobuf.message import Message
 
 from doorward.v1 import keys_pb2 as pb
 from doorward_server.core.fields import Default
@@ -17,7 +14,7 @@ from doorward_server.service.batch_revoking import BatchRevokes
 from doorward_server.service.catalog import Catalog
 from doorward_server.service.guard import Caller, Clock
 from doorward_server.service.importing import Imports
-from doorward_server.service.keys import Issued, Keys, Repeat
+from doorward_server.service.keys import Issued, Keys
 from doorward_server.service.leaks import LeakReports
 from doorward_server.service.pool import Pool
 from doorward_server.service.revealing import Reveals
@@ -34,6 +31,7 @@ from doorward_server.wire.convert import (
     from_texts,
     from_timestamp,
     masked,
+    repeat_of,
     to_key,
     to_propagation,
 )
@@ -82,7 +80,7 @@ class KeyServicer:
             api_version=request.api_version,
             limits=dict(request.limits),
         )
-        issued = await self._management.run(self._keys.create, caller, new, _repeat(request))
+        issued = await self._management.run(self._keys.create, caller, new, repeat_of(request))
         warnings = [pb.Warning(code=it.value, message=ADVICE[it]) for it in issued.unwise]
         only_added = not (issued.replayed or issued.replaced)
         return pb.CreateKeyResponse(
@@ -115,7 +113,7 @@ class KeyServicer:
         else:
             grace = from_duration("grace", request.grace)
             issued = await self._management.run(
-                self._keys.rotate, caller, request.organization, request.id, grace, _repeat(request)
+                self._keys.rotate, caller, request.organization, request.id, grace, repeat_of(request)
             )
         return pb.RotateKeyResponse(**await self._issued(issued))
 
@@ -204,19 +202,6 @@ _SETTINGS = {
     "limits": lambda r: dict(r.key.limits),
     "enabled": lambda r: r.key.enabled,
 }
-
-
-def _repeat(request: Any) -> Repeat:
-    """Return what a retry of *request* is recognized by: the content without the id that makes it a retry."""
-    content = type(request)()
-    content.CopyFrom(request)
-    content.ClearField("request_id")
-    content.ClearField("no_wait")
-    return Repeat(request.request_id, hashlib.sha256(_canonical(content)).digest())
-
-
-def _canonical(message: Message) -> bytes:
-    return message.SerializeToString(deterministic=True)
 
 
 def _filter(wanted: pb.KeyFilter) -> KeyFilter:

@@ -14,6 +14,7 @@ from doorward.v1 import (
     alerts_pb2,
     audit_pb2,
     authz_pb2,
+    credits_pb2,
     directory_pb2,
     keys_pb2,
     keyspaces_pb2,
@@ -33,6 +34,7 @@ SERVICES = tuple(
         (webhooks_pb2, "WebhookService"),
         (usage_pb2, "UsageService"),
         (audit_pb2, "AuditService"),
+        (credits_pb2, "CreditService"),
     )
 )
 QUIET = frozenset(
@@ -71,6 +73,7 @@ class Servicers:
     webhooks: object
     usage: object
     audit: object
+    credits: object
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,7 @@ def make_server(
     """
     options = (*OPTIONS, ("grpc.so_reuseport", int(shares_port)))
     s = servicers
-    members = (s.keys, s.authz, s.directory, s.keyspaces, s.alerts, s.webhooks, s.usage, s.audit)
+    members = (s.keys, s.authz, s.directory, s.keyspaces, s.alerts, s.webhooks, s.usage, s.audit, s.credits)
     guarded = {it.full_name: gate.guarded(member, it) for member, it in zip(members, SERVICES, strict=True)}
     if transport == "native":
         return _native({**guarded, health.SERVICE_NAME: _health_check(health_servicer)}, options)

@@ -1,0 +1,28 @@
+"""Balances of credits. They make no revision: no record has them."""
+
+from typing import Any
+
+from peewee import SqliteDatabase
+
+# Nothing is referred to: a balance outlives its key.
+STATEMENTS = """
+CREATE TABLE credit_account (
+    organization {text} NOT NULL,
+    keyspace {text} NOT NULL,
+    whom {text} NOT NULL,
+    balance {integer} NOT NULL CHECK (balance >= 0),
+    since {integer} NOT NULL,
+    period {integer} NOT NULL,
+    refill {integer},
+    PRIMARY KEY (organization, keyspace, whom)
+) {clustered}
+"""
+
+SQLITE = {"text": "TEXT", "integer": "INTEGER", "clustered": "STRICT, WITHOUT ROWID"}
+POSTGRESQL = {"text": 'TEXT COLLATE "C"', "integer": "BIGINT", "clustered": ""}
+
+
+def up(migrator: Any, db: Any) -> None:
+    """Add a table; nothing that exists changes."""
+    words = SQLITE if isinstance(db, SqliteDatabase) else POSTGRESQL
+    db.execute_sql(STATEMENTS.format(**words))
