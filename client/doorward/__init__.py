@@ -124,7 +124,8 @@ from doorward.usage import (
 from doorward.webhooks import IssuedWebhook, TestedWebhook, Webhook, WebhookDelivery, WebhookDeliveryState
 
 if TYPE_CHECKING:
-    from doorward.client import AsyncClient, Client
+    from doorward.aio import AsyncClient
+    from doorward.client import Client
 
 __all__ = [
     "TLS",
@@ -255,8 +256,12 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     # gRPC takes a quarter of a second to import, which `doorward --help` need not wait for.
-    if name in ("AsyncClient", "Client"):
-        from doorward import client
+    if name == "Client":
+        from doorward.client import Client
 
-        return getattr(client, name)
+        return Client
+    if name == "AsyncClient":
+        from doorward.aio import AsyncClient
+
+        return AsyncClient
     raise AttributeError(f"module 'doorward' has no attribute {name!r}")

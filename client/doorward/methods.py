@@ -12,19 +12,20 @@ from doorward.calls.authz import Check, Deciding, as_it_is
 from doorward.decision import Decision
 
 if TYPE_CHECKING:
-    from doorward.client import AsyncClient, Client
+    from doorward.aio import AsyncClient
+    from doorward.client import Client
 
 P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Any])
-_HOME = "doorward.client"
+_HOME, _AIO = "doorward.client", "doorward.aio"
 
 
-def _dressed(method: F, describe: Callable[..., Any], answer: str) -> F:
+def _dressed(method: F, describe: Callable[..., Any], answer: str, home: str = _HOME) -> F:
     """Give a method the name, the docstring and, for people and tools that ask, the signature of its description."""
     described = inspect.signature(describe)
     told = re.sub(r"^(Call|Feed|Pages|Streams)\[[\w.]+, (.+)\]$", r"\2", str(described.return_annotation))
     me = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-    method.__name__, method.__doc__, method.__module__ = describe.__name__, describe.__doc__, _HOME
+    method.__name__, method.__doc__, method.__module__ = describe.__name__, describe.__doc__, home
     method.__signature__ = described.replace(  # type: ignore[attr-defined]  # what inspect looks for
         parameters=[me, *described.parameters.values()], return_annotation=answer.format(told)
     )
@@ -83,7 +84,7 @@ def acall(describe: Callable[P, Call[A, T]]) -> Callable[Concatenate[AsyncClient
     async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._ask(describe(*args, **kwargs))
 
-    return _dressed(method, describe, "{}")
+    return _dressed(method, describe, "{}", _AIO)
 
 
 def adecided(
@@ -95,7 +96,7 @@ def adecided(
         found, words = self._recall(args, kwargs)
         return await self._decide(describe(*args, **kwargs), words) if found is None else check(found)
 
-    return _dressed(method, describe, "Decision")
+    return _dressed(method, describe, "Decision", _AIO)
 
 
 def alisted(describe: Callable[P, Pages[A, T]]) -> Callable[Concatenate[AsyncClient, P], AsyncIterator[T]]:
@@ -104,7 +105,7 @@ def alisted(describe: Callable[P, Pages[A, T]]) -> Callable[Concatenate[AsyncCli
     def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
         return self._turn(describe(*args, **kwargs))
 
-    return _dressed(method, describe, "AsyncIterator[{}]")
+    return _dressed(method, describe, "AsyncIterator[{}]", _AIO)
 
 
 def astream(
@@ -115,7 +116,7 @@ def astream(
     async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> list[T]:
         return [result for stream in describe(*args, **kwargs) for result in await self._ask(stream)]
 
-    return _dressed(method, describe, "{}")
+    return _dressed(method, describe, "{}", _AIO)
 
 
 def afeed(describe: Callable[P, Feed[A, T]]) -> Callable[Concatenate[AsyncClient, P], AsyncIterator[T]]:
@@ -124,4 +125,4 @@ def afeed(describe: Callable[P, Feed[A, T]]) -> Callable[Concatenate[AsyncClient
     def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
         return self._follow(describe(*args, **kwargs))
 
-    return _dressed(method, describe, "AsyncIterator[{}]")
+    return _dressed(method, describe, "AsyncIterator[{}]", _AIO)
