@@ -352,7 +352,7 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
 
 
 def _recorder(config: Config, store: Store, random: Random) -> tuple[Recorder, Pool, Pool]:
-    writes = Pool("recording", threads=1, backlog=64)  # answers wait for what is done here
+    writes = Pool("recording", threads=4, backlog=64)  # answers wait for what is done here
     sampling = Pool("sampling", threads=1, backlog=8)  # nobody does, and whoever should read standard output may not
     chance = dice.Random(random(8)).random  # noqa: S311  # which ALLOWs are recorded is no secret
     return Recorder(store, LogFile(config.decisions), to_stdout, writes, sampling, chance), writes, sampling

@@ -132,15 +132,17 @@ def started(
 
 
 @contextlib.contextmanager
-def doorward(folder: Path, *arguments: str, cores: set[int] | None = None) -> Iterator[Server]:
-    """A Doorward on the SQLite file in *folder*, as `doorward-server serve` starts it."""
+def doorward(
+    folder: Path, *arguments: str, cores: set[int] | None = None, program: str = "doorward_server"
+) -> Iterator[Server]:
+    """A Doorward on the SQLite file in *folder*, as `doorward-server serve` starts it, or by another *program*."""
     port, metrics = free_port(), free_port()
     environ = {
         "DOORWARD_LISTEN": f"127.0.0.1:{port}",
         "DOORWARD_METRICS_LISTEN": f"127.0.0.1:{metrics}",
         "DOORWARD_STATE_DIR": str(folder / "var"),
     }
-    command = [sys.executable, "-m", "doorward_server", "serve", *arguments]
+    command = [sys.executable, "-m", program, "serve", *arguments]
     with started(command, environ, folder / "server.log", cores) as process:
         server = Server(process, port, f"http://127.0.0.1:{metrics}/metrics")
         server.ready()

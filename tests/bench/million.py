@@ -44,7 +44,7 @@ class Million:
     def world(self) -> World:
         """For rows that ask about one of them."""
         one = text(self.count // 2).secret.reveal()
-        return World(self.backend, (one,), one)
+        return World(self.backend, (one,), one, {})
 
 
 def text(number: int) -> KeyText:

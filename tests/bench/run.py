@@ -35,6 +35,10 @@ from tests.bench.world import World, rows, seeder  # noqa: E402
 PARTS = ("stores", "in-process", "waits", "streams", "curves", "workers", "alone")
 ALSO = ("floods", "imports", "timing")
 """Parts that take longer, and are done only where they are named."""
+PER_AUTHORIZE = (
+    "limited", "paid", "denied", "unknown_key", "malformed_key", "conditional", "stored_relation", "introspect"
+)  # fmt: skip
+"""Rows that are held against the plain one."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ def start(bench: Bench, stack: contextlib.ExitStack, *, with_peers: bool) -> Wor
         world = seeding.seed(bench.sizes.keys)
     # Another process on the same store: a replica like any other.
     bench.servers["native"] = stack.enter_context(doorward(small, "--transport", "native"))
+    bench.servers["uncounted"] = stack.enter_context(doorward(small, program="tests.bench.uncounted"))
     try:
         if not with_peers:
             raise NotThere("this run leaves peers out")
@@ -133,7 +138,10 @@ def main_rows(bench: Bench, world: World, *, all_of_them: bool) -> dict[str, flo
         "native_authorize_per_authorize": bench.rate("native_authorize") / bench.rate("authorize"),
         "native_authorize_per_native_empty_rpc": bench.rate("native_authorize") / bench.rate("native_empty_rpc"),
     }
-    for name in ("denied", "unknown_key", "malformed_key", "conditional", "stored_relation", "introspect"):
+    if "uncounted" in bench.table:
+        found["limited_and_counted_per_uncounted"] = bench.rate("limited") / bench.rate("uncounted")
+        found["limited_and_counted_per_uncounted_by_cpu"] = bench.cost("uncounted") / bench.cost("limited")
+    for name in PER_AUTHORIZE:
         if name in bench.table:
             found[f"{name}_per_authorize"] = bench.rate(name) / bench.rate("authorize")
     each = [a / e for a, e in zip(bench.table["authorize"].rates, bench.table["empty_rpc"].rates, strict=True)]

@@ -1,11 +1,12 @@
 """What the benchmark asks about: a keyspace, an organization, owners with roles, keys, and the rows of calls.
 
-The keyspace has no limits: decisions that they take part in are another thing to measure.
+The keyspace has no limits and no credits: decisions that they take part in are rows of their own, in keyspaces that are
+else the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,6 +57,17 @@ roles:
       - {actions: [flows:get, flows:list, flows:create, flows:update, flows:delete, "executions:*"]}
       - {actions: [flows:review], relation: maintainer}
 """
+LIMITED, PAID = "limited", "paid"
+MORE = {
+    LIMITED: """
+limits:
+  windows:
+    per-minute: {per: key, limit: 1000000000, window: 1m}
+    per-day: {per: organization, limit: 1000000000000, window: 1d}
+""",
+    PAID: "credits: {initial: 1000000000000}",
+}
+"""What those keyspaces say besides, by name."""
 FLOW = authz_pb2.Resource(type="flows", id="abc123")
 PUBLISHED = authz_pb2.Resource(
     type="flows", id="abc123", attributes={"published": directory_pb2.AttributeValue(flag=True)}
@@ -69,6 +81,8 @@ class World:
     backend: str
     keys: tuple[str, ...]
     reader: str
+    counted: Mapping[str, str]
+    """A key of each keyspace that counts its calls, by name."""
 
 
 class Seeder:
@@ -80,14 +94,17 @@ class Seeder:
 
     def seed(self, keys: int) -> World:
         """Make *keys* keys that inherit from their owner, so that an ALLOW matches a scope and a role."""
-        self._ask(keyspaces_pb2_grpc.KeyspaceServiceStub, keyspaces_pb2.ApplyKeyspaceRequest(source=SOURCE))
+        for name, more in ((KEYSPACE, ""), *MORE.items()):
+            source = SOURCE.replace("bench", name) + more
+            self._ask(keyspaces_pb2_grpc.KeyspaceServiceStub, keyspaces_pb2.ApplyKeyspaceRequest(source=source))
         directory = directory_pb2_grpc.DirectoryServiceStub
         organization = directory_pb2.Organization(id=ORGANIZATION)
         self._ask(directory, directory_pb2.CreateOrganizationRequest(organization=organization))
         principal = directory_pb2.Principal(organization=ORGANIZATION, id=OWNER)
         self._ask(directory, directory_pb2.CreatePrincipalRequest(principal=principal))
-        binding = directory_pb2.Binding(organization=ORGANIZATION, principal=OWNER, keyspace=KEYSPACE, role="editor")
-        self._ask(directory, directory_pb2.CreateBindingRequest(binding=binding))
+        for name in (KEYSPACE, *MORE):
+            binding = directory_pb2.Binding(organization=ORGANIZATION, principal=OWNER, keyspace=name, role="editor")
+            self._ask(directory, directory_pb2.CreateBindingRequest(binding=binding))
         relation = directory_pb2.Relation(resource="flows/abc123", relation="maintainer", principal=OWNER)
         written = directory_pb2.WriteRelationsRequest(
             organization=ORGANIZATION, keyspace=KEYSPACE, relations=[relation]
@@ -96,7 +113,8 @@ class Seeder:
         with ThreadPoolExecutor(8) as pool:
             made = tuple(pool.map(lambda n: self._key(KEYSPACE, "full-access", f"key {n}", OWNER), range(keys)))
         backend = self._key("doorward", "backend", "backend", "")
-        return World(backend, made, self._key(KEYSPACE, "read-only", "reader", OWNER))
+        counted = {name: self._key(name, "full-access", name, OWNER) for name in MORE}
+        return World(backend, made, self._key(KEYSPACE, "read-only", "reader", OWNER), counted)
 
     def _key(self, keyspace: str, scope: str, name: str, owner: str) -> str:
         request = keys_pb2.CreateKeyRequest(
@@ -116,10 +134,12 @@ def seeder(target: str, root: str) -> Iterator[Seeder]:
         yield Seeder(channel, root)
 
 
-def authorize(text: str, action: str = "flows:update", resource: authz_pb2.Resource = FLOW) -> bytes:
+def authorize(
+    text: str, action: str = "flows:update", resource: authz_pb2.Resource = FLOW, keyspace: str = KEYSPACE
+) -> bytes:
     """The question of nearly every row."""
     return authz_pb2.AuthorizeRequest(
-        key=text, keyspace=KEYSPACE, action=action, resource=resource, organization=ORGANIZATION
+        key=text, keyspace=keyspace, action=action, resource=resource, organization=ORGANIZATION
     ).SerializeToString()
 
 
@@ -132,6 +152,13 @@ def warm(name: str, world: World, server: str, text: str = "") -> Row:
     """The row that stands for Authorize, to *server*; of a key in the middle unless *text* is given."""
     body = authorize(text or world.keys[len(world.keys) // 2])
     return Row(name, f"{AUTHZ}/Authorize", server, body, decided(KEYSPACE, "ALLOWED", "Authorize"), key=world.backend)
+
+
+def counted(world: World, keyspace: str) -> Row:
+    """The row of a key whose calls are counted."""
+    body = authorize(world.counted[keyspace], keyspace=keyspace)
+    expected = decided(keyspace, "ALLOWED", "Authorize")
+    return Row(keyspace, f"{AUTHZ}/Authorize", "doorward", body, expected, key=world.backend)
 
 
 def rows(world: World, *, all_of_them: bool) -> list[Row]:
@@ -169,6 +196,9 @@ def rows(world: World, *, all_of_them: bool) -> list[Row]:
     expected = decided(KEYSPACE, "", "Introspect")
     return [
         *found,
+        warm("uncounted", world, "uncounted"),
+        counted(world, LIMITED),
+        counted(world, PAID),
         asking("denied", "SCOPE_INSUFFICIENT", authorize(world.reader)),
         asking("unknown_key", "KEY_UNKNOWN", authorize(unknown())),
         asking("malformed_key", "CREDENTIAL_MALFORMED", authorize(key[:-1])),

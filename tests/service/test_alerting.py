@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from doorward_server.core.alerts import WEEK, Alert, AlertFilter, AlertKind
 from doorward_server.core.errors import StoreUnavailable
 from doorward_server.core.keytext import CHECKSUM_LENGTH, checksum
 from doorward_server.core.usage import Cell, Cells, hour_of
+from doorward_server.service.noticing import Noticing
+from doorward_server.store import Store
 from tests.fakes import FakeClock
 from tests.service.door import Door, keyspace, opened_door, unique
 from tests.wire.tenants import never_made
@@ -227,6 +231,39 @@ def test_a_leak_is_told_of(door: Door, watched: str) -> None:
 
 
 # --- what time brings about -------------------------------------------------------------------------------------------
+
+
+def test_a_leak_is_told_of_although_its_reporter_has_given_up(
+    door: Door, watched: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    organization = door.organization()
+    made, caller = door.create(organization, watched), door.caller()
+    begun, go_on, told_of = threading.Event(), threading.Event(), asyncio.Event()
+    right, noted = Store.update_key, Noticing._raise
+
+    def slow(self: Store, *asked: Any, **more: Any) -> Any:
+        begun.set()
+        assert go_on.wait(30)
+        return right(self, *asked, **more)
+
+    async def given_up() -> None:
+        request = keys_pb2.ReportLeakRequest(key=made.secret, keyspace=watched, found_in="a log")
+        reporting = asyncio.ensure_future(door.keys.ReportLeak(request, caller))
+        assert await asyncio.to_thread(begun.wait, 30)
+        reporting.cancel()
+        await asyncio.wait([reporting])
+        go_on.set()
+        await asyncio.wait_for(told_of.wait(), 30)
+
+    def noting(self: Noticing, alert: Alert) -> None:
+        noted(self, alert)
+        told_of.set()
+
+    monkeypatch.setattr(Store, "update_key", slow)
+    monkeypatch.setattr(Noticing, "_raise", noting)
+    door.run(given_up())
+    flush(door)
+    assert [it.key for it in told(door, organization, "leak")] == [made.key.id]
 
 
 def sweep(door: Door) -> int:

@@ -53,7 +53,7 @@ class Bench:
         self.path = folder / "decisions.jsonl"
         self.out: list[bytes] = []
         self.chances: list[float] = []
-        self.pool = Pool("recording", threads=1, backlog=64)
+        self.pool = Pool("recording", threads=2, backlog=64)
         self.sampling = Pool("sampling", threads=1, backlog=8)
         pools = self.pool, self.sampling
         self.recorder = Recorder(self.store, self.file, self.out.append, *pools, lambda: self.chances.pop(0))
@@ -130,6 +130,24 @@ def test_more_than_can_wait_is_refused_at_once(bench: Bench, monkeypatch: pytest
 
     monkeypatch.setitem(bench.recorder._targets, "stdout", slow)
     assert [type(it) for it in asyncio.run(several())] == [type(None)] * 4 + [Overloaded] * 2
+
+
+def test_an_output_that_nobody_reads_holds_up_nobody_who_records_elsewhere(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    printed, stored = replace(ALL, targets=("stdout",)), replace(ALL, targets=("store",))
+
+    async def both() -> None:
+        stuck = asyncio.create_task(bench.recorder.record([record(0)], printed))
+        await asyncio.sleep(0)
+        await asyncio.wait_for(bench.recorder.record([record(1)], stored), 60)
+        assert not stuck.done()
+        go_on.set()
+        await stuck
+
+    monkeypatch.setitem(bench.recorder._targets, "stdout", lambda _: go_on.wait(60))
+    asyncio.run(both())
 
 
 def test_a_sample_has_each_denial_and_as_many_allows_as_the_dice_say(bench: Bench) -> None:

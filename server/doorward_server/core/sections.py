@@ -74,11 +74,11 @@ class Limits:
     costs: Mapping[str, int] = field(default_factory=dict)
     """Units that one call takes, by permission; else 1."""
     allow_on_store_loss: bool = False
+    by_resource: bool = field(init=False, default=False)
+    """Whether any window counts each resource by itself."""
 
-    @property
-    def by_resource(self) -> bool:
-        """Whether any window counts each resource by itself."""
-        return any(window.per is Per.KEY_AND_RESOURCE for window in self.windows)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_resource", any(it.per is Per.KEY_AND_RESOURCE for it in self.windows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +115,11 @@ class Sections:
     """The lowest percentage of a limit that an alert tells of; 101: none does."""
     credits: Terms | None = None
     """None: its calls take none."""
+    counts: bool = field(init=False, default=False)
+    """Whether what is allowed is charged to anything."""
 
-    @property
-    def counts(self) -> bool:
-        """Whether what is allowed is charged to anything."""
-        return bool(self.limits.windows) or self.credits is not None
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "counts", bool(self.limits.windows) or self.credits is not None)
 
 
 ALERTS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {

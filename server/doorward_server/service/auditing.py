@@ -16,11 +16,9 @@ from doorward_server.core.model import DAY, Actor, Event, Instant
 from doorward_server.core.verify import UnknownPepper
 from doorward_server.service.guard import Caller, Clock, Guard
 from doorward_server.service.keys import own_or
-from doorward_server.service.paging import make_token, page_size, read_token
+from doorward_server.service.paging import PAGE_BYTES, make_token, page_size, read_token
 from doorward_server.store import ChainBroken, Store
 
-PAGE_BYTES = 2 * 1024 * 1024
-"""A page of events ends early rather than being larger: clients take messages of 4 MiB."""
 AT_ONCE = 100
 """Events that are read at a time: one may hold a whole keyspace file."""
 LOOKS = 5

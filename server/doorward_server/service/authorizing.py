@@ -21,7 +21,7 @@ from doorward_server.core.errors import (
 from doorward_server.core.fields import check_address, check_id
 from doorward_server.core.model import SECOND, Instant
 from doorward_server.core.policy import Keyspace
-from doorward_server.core.reasons import TOO_MUCH, UNAUTHENTICATED, Reason
+from doorward_server.core.reasons import UNAUTHENTICATED, Reason
 from doorward_server.core.subject import Address, Subject, in_network
 from doorward_server.service.asking import Asking, api_version, keyspace_name
 from doorward_server.service.catalog import DOORWARD
@@ -147,12 +147,14 @@ class Authorizer:
         now = self._clock()
         decision = self._decide(found, questions[0], ask.dry_run, now)
         charged, counts = FREE, found.keyspace.sections.counts
-        if counts:
-            ((decision, charged),) = await self._charged(found, [(questions[0], decision)], ask.dry_run, [item.cost])
+        if counts and decision.allowed and not ask.dry_run and found.subject is not None:
+            charged = await self._charging.charge(found.subject, found.keyspace, questions[0], item.cost)
+            decision = _too_much(decision, charged)
+            self._telling.charged(found.subject, questions[0], found.keyspace, charged)
         (id,) = await self._telling.handed_out(caller, ask, found, [(questions[0], decision)], now)
         subject = asking.visible(caller, found.subject, ask, item.organization)
         version = api_version(ask, subject, found.keyspace)
-        counted = counts and self._counted(found, questions[0], decision)
+        counted = counts and (charged is not FREE or self._counted(found, questions[0], decision))
         kept_for = 0 if counted else _cacheable_for(caller, found, decision, now)
         depends_on = (*found.tokens, *caller.depends_on) if kept_for else ()
         memo = found.known.memo if found.known is not None and subject is not None else None
@@ -231,16 +233,17 @@ class Authorizer:
         allowed = [i for i, (decision, _) in enumerate(decided) if decision.allowed]
         if dry_run or subject is None or not allowed or not keyspace.sections.counts:
             return decided
-        charges = await self._charging.charge(subject, keyspace, [(due[i][0], costs[i]) for i in allowed])
+        charges = await self._charging.charge_all(subject, keyspace, [(due[i][0], costs[i]) for i in allowed])
         for i, charged in zip(allowed, charges, strict=True):
+            decided[i] = _too_much(due[i][1], charged), charged
             self._telling.charged(subject, due[i][0], keyspace, charged)
-            decided[i] = (due[i][1] if charged.reason is None else DENIED[charged.reason]), charged
         return decided
 
     def _counted(self, found: Found, question: Question, decision: Decision) -> bool:
-        """Whether the answer depends on a count."""
-        counts = decision.allowed or decision.reason in TOO_MUCH
-        return counts and found.subject is not None and self._charging.counts(found.subject, question, found.keyspace)
+        """Whether the answer depends on a count although it was not charged, e.g. since it was a dry run."""
+        if found.subject is None or not decision.allowed:
+            return False
+        return self._charging.counts(found.subject, question, found.keyspace)
 
     def _good(self, subject: Subject, address: Address | None, dry_run: bool) -> Decision | None:
         now = self._clock()
@@ -254,6 +257,10 @@ class Authorizer:
         """Note that the key of *subject*, which is good for something, was used."""
         if not dry_run and subject.key is not None and subject.secret is not None:
             self._uses.note(subject.key, subject.secret, now)
+
+
+def _too_much(decision: Decision, charged: Charged) -> Decision:
+    return decision if charged.reason is None else DENIED[charged.reason]
 
 
 def _question_or_error(caller: Caller, ask: Ask, item: Item, keyspace: Keyspace) -> Asked | DoorwardError:

@@ -10,7 +10,6 @@ from doorward_server.core.directory import Binding, Group, Organization, Princip
 from doorward_server.core.errors import EtagMismatch, NotFound
 from doorward_server.core.fields import check_attributes, check_email, check_text
 from doorward_server.core.model import Actor, Event, Instant, Key
-from doorward_server.service.paging import make_token, page_size, read_token
 from doorward_server.service.settings import SETTINGS
 
 T = TypeVar("T", Organization, Principal, Group, Binding)
@@ -73,17 +72,6 @@ def found(value: V | None, type: str, id: str) -> V:
     if value is None:
         raise NotFound(type, id)
     return value
-
-
-def page(
-    scope: str, size: int, token: str, read: Callable[[str, int], list[V]], position: Callable[[V], str]
-) -> tuple[list[V], str]:
-    """Return a page of what *read(after, limit)* lists, and the token for the next. Raises PageTokenInvalid."""
-    limit = page_size(size)
-    start = read_token(scope, token, (str,))
-    rows = read(str(start[0]) if start else "", limit + 1)
-    more = len(rows) > limit
-    return rows[:limit], make_token(scope, [position(rows[limit - 1])]) if more else ""
 
 
 def key_event(actor: Actor, action: str, before: Key | None, after: Key, now: Instant) -> Event:

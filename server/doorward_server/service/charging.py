@@ -30,12 +30,19 @@ class Charging:
         has_credits = keyspace.sections.credits is not None and subject.key is not None
         return has_credits or self._limiter.limits(subject, question, keyspace)
 
-    async def charge(self, subject: Subject, keyspace: Keyspace, charges: Sequence[Charge]) -> list[Charged]:
-        """Charge questions that are allowed, in order; each to all that it is counted by, or to nothing.
+    async def charge(self, subject: Subject, keyspace: Keyspace, question: Question, cost: int) -> Charged:
+        """Charge a question that is allowed to all that it is counted by, or to nothing; *cost* is as in `Charge`.
 
         Raises StoreUnavailable and Overloaded where the store must be asked and cannot. Credits are then never taken
         for granted, whatever the keyspace says of limits.
         """
+        if keyspace.sections.credits is None:
+            return await self._limiter.charge(subject, question, keyspace, cost)
+        (charged,) = await self.charge_all(subject, keyspace, [(question, cost)])
+        return charged
+
+    async def charge_all(self, subject: Subject, keyspace: Keyspace, charges: Sequence[Charge]) -> list[Charged]:
+        """Charge questions that are allowed, in order, as `charge` does."""
         charged = [await self._limiter.charge(subject, question, keyspace, cost) for question, cost in charges]
         terms = keyspace.sections.credits
         if terms is None or subject.key is None:

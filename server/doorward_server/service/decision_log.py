@@ -46,7 +46,8 @@ class Entry:
 class Recorder:
     """Keeps records. Belongs to the event loop.
 
-    *writes*, and *sampling* for what no answer waits for, are pools of their own, of one thread.
+    *writes*, with a thread for each set of places that is likely, and *sampling*, of one thread, for what no answer
+    waits for, are pools of their own.
     """
 
     def __init__(
@@ -60,8 +61,9 @@ class Recorder:
         self._writes = writes
         self._sampling = sampling
         self._chance = chance
-        self._waiting: list[tuple[list[Entry], asyncio.Future[None]]] = []
-        self._writing: asyncio.Task[None] | None = None
+        self._waiting: dict[tuple[str, ...], list[tuple[list[Entry], asyncio.Future[None]]]] = {}
+        self._count = 0
+        self._writing: dict[tuple[str, ...], asyncio.Task[None]] = {}
         self._sampled: list[Entry] = []
 
     async def record(self, records: Sequence[DecisionRecord], log: DecisionLog) -> None:
@@ -103,21 +105,23 @@ class Recorder:
                 self._sampled.append(Entry(record, log.targets))
 
     async def _keep(self, entries: list[Entry]) -> None:
-        if len(self._waiting) >= MOST_WAITING:
+        if self._count >= MOST_WAITING:
             raise Overloaded
         kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((entries, kept))
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.create_task(self._keep_all())
+        # Only what goes to the same places shares a write: one that fails, or hangs, is nothing to the others.
+        targets = entries[0].targets
+        self._waiting.setdefault(targets, []).append((entries, kept))
+        self._count += 1
+        if targets not in self._writing:
+            self._writing[targets] = asyncio.create_task(self._keep_all(targets))
         await kept
 
-    async def _keep_all(self) -> None:
-        while self._waiting:
-            # Only what goes to the same places shares a write: one that fails is nothing to the others.
-            targets = self._waiting[0][0][0].targets
-            same = [it for it in self._waiting if it[0][0].targets == targets][:BATCH]
-            batch = same
-            self._waiting = [it for it in self._waiting if not any(it is one for one in same)]
+    async def _keep_all(self, targets: tuple[str, ...]) -> None:
+        while waiting := self._waiting.pop(targets, []):
+            batch, rest = waiting[:BATCH], waiting[BATCH:]
+            if rest:
+                self._waiting[targets] = rest
+            self._count -= len(batch)
             failure: Exception | None = None
             try:
                 await self._writes.run(self._write, [entry for entries, _ in batch for entry in entries], sync=True)
@@ -130,6 +134,7 @@ class Recorder:
                     kept.set_result(None)
                 else:
                     kept.set_exception(failure)
+        del self._writing[targets]
 
     def _write(self, entries: Sequence[Entry], sync: bool = False) -> None:
         for target, write in self._targets.items():

@@ -11,10 +11,11 @@ from doorward_server.core.errors import BuiltIn, NotFound
 from doorward_server.core.fields import check_id
 from doorward_server.core.model import Actor, Event, Instant, Key
 from doorward_server.service.catalog import OPERATOR
-from doorward_server.service.changes import check_etag, checked, event, found, key_event, page, updated
+from doorward_server.service.changes import check_etag, checked, event, found, key_event, updated
 from doorward_server.service.facts import drop_relations
 from doorward_server.service.guard import Caller, Clock, Guard
 from doorward_server.service.keys import own_or
+from doorward_server.service.paging import page
 from doorward_server.store import Store, Written
 
 ORGANIZATION_SETTINGS = ("display_name", "attributes", "enabled")

@@ -15,15 +15,13 @@ from doorward_server.service.catalog import Catalog
 from doorward_server.service.changes import event, found
 from doorward_server.service.guard import Caller, Clock, Guard
 from doorward_server.service.keys import own_or
-from doorward_server.service.paging import make_token, page_size, read_token
+from doorward_server.service.paging import fitting, make_token, page_size, read_token
 from doorward_server.store import Store, Written
 
 MOST = 100
 """Relations that one call writes or deletes."""
 DROP_CHUNK = 1000
 """Relations that one transaction removes at most when their subject is deleted."""
-PAGE_BYTES = 2 * 1024 * 1024
-"""A page of resources ends early rather than being larger: clients take messages of 4 MiB."""
 _WORDS = {SubjectKind.PRINCIPAL: "user", SubjectKind.GROUP: "group"}
 
 
@@ -153,8 +151,8 @@ class Facts:
         start = read_token(scope, token, (str,))
         after = str(start[0]) if start else ""
         rows = self._store.facts.list_resources(organization, keyspace, type, parent, after, limit + 1)
-        fitting = _fitting(rows[:limit])
-        return fitting, make_token(scope, [fitting[-1].resource]) if len(fitting) < len(rows) else ""
+        shown = fitting(rows, limit)
+        return shown, make_token(scope, [shown[-1].resource]) if len(shown) < len(rows) else ""
 
     def delete_resource(self, caller: Caller, organization: str, keyspace: str, resource: str) -> Written[int]:
         """Forget what is kept about a resource, and all relations to it; returns how many. Raises NotFound."""
@@ -279,13 +277,3 @@ def _content(resource: Resource) -> dict[str, object]:
 def _same(one: Resource, other: Resource) -> bool:
     """Tell whether the same was said about both. 1, 1.0 and true are three things."""
     return one.parent == other.parent and repr(sorted(one.attributes.items())) == repr(sorted(other.attributes.items()))
-
-
-def _fitting(resources: list[Resource]) -> list[Resource]:
-    """Return the first of *resources*, as many as fit on a page, but one."""
-    size = 0
-    for i, resource in enumerate(resources):
-        size += len(repr(resource).encode("utf-8", "replace"))
-        if size > PAGE_BYTES and i:
-            return resources[:i]
-    return resources

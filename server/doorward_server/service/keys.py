@@ -31,7 +31,7 @@ from doorward_server.service.changes import key_event
 from doorward_server.service.guard import Caller, Clock, Grant, Guard
 from doorward_server.service.ids import Random
 from doorward_server.service.mint import Mint
-from doorward_server.service.paging import make_token, page_size, read_token
+from doorward_server.service.paging import fitting, make_token, page_size, read_token
 from doorward_server.service.settings import (
     NewKey,
     check_filter,
@@ -43,9 +43,6 @@ from doorward_server.service.settings import (
     span_of,
 )
 from doorward_server.store import LookupTaken, Store, Written
-
-PAGE_BYTES = 2 * 1024 * 1024
-"""A page of keys ends early rather than being larger: clients take messages of 4 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +145,7 @@ class Keys:
         after = None if position is None else (int(position[0]), str(position[1]))
         limit = page_size(size)
         found = self._store.list_keys(organization, wanted, after, limit + 1, self._clock())
-        keys = _fitting(found[:limit])
+        keys = fitting(found, limit)
         more = len(found) > len(keys)
         return keys, make_token(scope, [keys[-1].created_at, keys[-1].id]) if more else ""
 
@@ -317,16 +314,6 @@ class Keys:
         return [
             Grant(b.role, tuple(map(Pattern.parse, b.resources)), b.expires_at) for b in held if b.keyspace == DOORWARD
         ]
-
-
-def _fitting(keys: list[Key]) -> list[Key]:
-    """Return as many of *keys*, at least one, as surely fit into a message of `PAGE_BYTES`."""
-    size = 0
-    for i, key in enumerate(keys):
-        size += len(repr(key).encode())
-        if size > PAGE_BYTES and i:
-            return keys[:i]
-    return keys
 
 
 def active_limit(

@@ -18,12 +18,13 @@ from doorward_server.core.fields import check_id
 from doorward_server.core.model import Actor, Event, Instant, StoredKeyspace
 from doorward_server.core.policy import Keyspace
 from doorward_server.service.catalog import DOORWARD, OPERATOR, Catalog, compile_stored
-from doorward_server.service.changes import found, page
+from doorward_server.service.changes import found
 from doorward_server.service.guard import Caller, Clock, Guard
 from doorward_server.service.keyspace_changes import count_words, describe
 from doorward_server.service.keyspace_file import KeyspaceFile, load_file
 from doorward_server.service.keyspace_tests import CaseResult, run_cases
 from doorward_server.service.mint import Mint
+from doorward_server.service.paging import page
 from doorward_server.service.stranding import Stranding, asks_for_names, find_stranded
 from doorward_server.store import Store
 

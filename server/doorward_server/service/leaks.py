@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -76,9 +77,16 @@ class LeakReports:
         if not self._guard.may(caller, REPORT, resource):
             return UNKNOWN
         actor = self._guard.require(caller, REPORT, resource)
-        policy = found.keyspace.leak_policy
-        reported = await self._management.run(self._end, found.subject, policy, actor, found_in)
-        self._tell(reported.organization, found.keyspace, reported.key, found_in, _DONE.get(reported.outcome, ""))
+        loop = asyncio.get_running_loop()
+        return await self._management.run(self._end_and_tell, found.subject, found.keyspace, actor, found_in, loop)
+
+    def _end_and_tell(
+        self, subject: Subject, keyspace: Keyspace, actor: Actor, found_in: str, loop: asyncio.AbstractEventLoop
+    ) -> Reported:
+        """Tell from here, where it was done: whoever has reported it may have given up waiting by then."""
+        reported = self._end(subject, keyspace.leak_policy, actor, found_in)
+        organization, key, done = reported.organization, reported.key, _DONE.get(reported.outcome, "")
+        loop.call_soon_threadsafe(lambda: self._tell(organization, keyspace, key, found_in, done))
         return reported
 
     def _end(self, subject: Subject, policy: LeakPolicy, actor: Actor, found_in: str) -> Reported:

@@ -35,8 +35,7 @@ MOST = 1_000_000
 """Units in one lease."""
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(NamedTuple):
     """How one limit stands after a call. Durations are in microseconds."""
 
     name: str
@@ -156,16 +155,14 @@ class _Bucket:
 
     def statuses(self, cost: int, now: int) -> tuple[Status, ...]:
         """Return how every limit stands at *now*, for a call that would take *cost*."""
-        return tuple(self._status(room, cost, now) for room in self.rooms)
-
-    def _status(self, room: Room, cost: int, now: int) -> Status:
-        meter = room.meter
-        left = room.left + self.units
-        retry = self._after(room.retry_at, now) if left < cost and room.retry_at < NEVER else None
-        return Status(meter.name, meter.limit, meter.window, left, self._after(room.reset_at, now), retry)
-
-    def _after(self, at: int, now: int) -> int:
-        return max(0, -((now - self.epoch - at * MICROSECOND) // MICROSECOND))
+        units, here = self.units, (now - self.epoch) // MICROSECOND  # of the store's time, and not a moment too late
+        statuses = []
+        for room in self.rooms:
+            meter, left = room.meter, room.left + units
+            retry = max(0, room.retry_at - here) if left < cost and room.retry_at < NEVER else None
+            reset = max(0, room.reset_at - here)
+            statuses.append(Status(meter.name, meter.limit, meter.window, left, reset, retry))
+        return tuple(statuses)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -199,11 +196,16 @@ class Limiter:
         what it cannot count.
         """
         bucket = self._bucket(subject, question, keyspace)
-        if bucket is None:
-            return FREE
         cost = cost or keyspace.sections.limits.costs.get(question.action, 1)
-        if cost == 0:
+        if bucket is None or cost == 0:
             return FREE
+        cell = bucket.spend(cost, now := self._boot())
+        if cell is not None:  # nearly always: nothing to wait for
+            return Charged(None, bucket.statuses(0, now), None, cost, cell)
+        return await self._ask_for(bucket, cost, keyspace)
+
+    async def _ask_for(self, bucket: _Bucket, cost: int, keyspace: Keyspace) -> Charged:
+        """Charge a call for which nothing is leased."""
         try:
             cell = None
             while cell is None and (cell := bucket.spend(cost, now := self._boot())) is None:
@@ -215,7 +217,7 @@ class Limiter:
             raise
         if cell == REFUSED:
             return Charged(_why(bucket, cost), bucket.statuses(cost, now))
-        return Charged(None, bucket.statuses(0, now), units=cost, cell=cell)
+        return Charged(None, bucket.statuses(0, now), None, cost, cell)
 
     def give_back(self, subject: Subject, question: Question, keyspace: Keyspace, charged: Charged) -> Charged:
         """Undo a charge that something else has made vain, and return how the limits stand.

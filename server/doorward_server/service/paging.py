@@ -7,11 +7,16 @@ import binascii
 import hashlib
 import json
 import re
+from collections.abc import Callable
+from typing import TypeVar
 
 from doorward_server.core.errors import InvalidField, PageTokenInvalid
 
 DEFAULT_SIZE = 50
 MAX_SIZE = 1000
+PAGE_BYTES = 2 * 1024 * 1024
+"""A page ends early rather than being larger: clients take messages of 4 MiB."""
+V = TypeVar("V")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -39,6 +44,27 @@ def read_token(scope: str, token: str, shape: tuple[type, ...]) -> list[str | in
     except (ValueError, TypeError, binascii.Error, RecursionError):
         pass
     raise PageTokenInvalid
+
+
+def fitting(rows: list[V], limit: int) -> list[V]:
+    """Return the first of *rows*, at most *limit* and at least one, that surely fit into a message of `PAGE_BYTES`."""
+    size = 0
+    for i, row in enumerate(rows[:limit]):
+        size += len(repr(row).encode("utf-8", "replace"))
+        if size > PAGE_BYTES and i:
+            return rows[:i]
+    return rows[:limit]
+
+
+def page(
+    scope: str, size: int, token: str, read: Callable[[str, int], list[V]], position: Callable[[V], str]
+) -> tuple[list[V], str]:
+    """Return a page of what *read(after, limit)* lists, and the token for the next. Raises PageTokenInvalid."""
+    limit = page_size(size)
+    start = read_token(scope, token, (str,))
+    rows = read(str(start[0]) if start else "", limit + 1)
+    shown = fitting(rows, limit)
+    return shown, make_token(scope, [position(shown[-1])]) if len(shown) < len(rows) else ""
 
 
 def _possible(position: str | int) -> bool:

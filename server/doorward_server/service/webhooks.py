@@ -25,12 +25,11 @@ from doorward_server.core.webhooks import (
     secret_text,
     signature,
 )
-from doorward_server.service.changes import page
 from doorward_server.service.guard import Caller, Clock, Guard
 from doorward_server.service.ids import Random, new_id
 from doorward_server.service.keys import own_or
 from doorward_server.service.mint import Mint
-from doorward_server.service.paging import make_token, page_size, read_token
+from doorward_server.service.paging import fitting, make_token, page, page_size, read_token
 from doorward_server.service.posting import Posted, Poster
 from doorward_server.store import Store, Written
 
@@ -179,9 +178,8 @@ class Webhooks:
         start = read_token(scope, token, (int,))
         before = int(start[0]) if start else None
         rows = self._store.webhooks.list_deliveries(organization, id, state, before, limit + 1)
-        if len(rows) <= limit:
-            return rows, ""
-        return rows[:limit], make_token(scope, [rows[limit - 1].sequence])
+        shown = fitting(rows, limit)
+        return shown, make_token(scope, [shown[-1].sequence]) if len(shown) < len(rows) else ""
 
     def redeliver(self, caller: Caller, organization: str, webhook: str, id: str) -> Written[Delivery]:
         """Let a message be sent again, from the first attempt on, under the id that it has. Raises NotFound."""

@@ -36,10 +36,13 @@ def to_response(answer: Answer) -> bytes:
     rest = pb.AuthorizeResponse(decision_id=answer.id, depends_on=answer.depends_on)
     charged = answer.charged
     if charged is not FREE:
-        rest.limits.extend(map(_to_status, charged.limits))
+        for it in charged.limits:
+            _tell(it, rest.limits.add())
         if charged.credits is not None:
             rest.credits.CopyFrom(_to_credits(charged.credits))
-        rest.http.headers.extend(pb.HttpHeader(name=name, value=value) for name, value in count_headers(charged))
+        headers = rest.http.headers
+        for name, value in count_headers(charged):
+            headers.add(name=name, value=value)
     if decision.missing or decision.missing_context:
         rest.missing_permissions.extend(decision.missing)
         rest.missing_context.extend(decision.missing_context)
@@ -97,7 +100,7 @@ def to_decision(decision: Decision, keyspace: Keyspace, charged: Charged = FREE)
         "missing_permissions": decision.missing,
         "missing_context": decision.missing_context,
         "http": to_http(decision, keyspace) if charged is FREE else _counted(decision, keyspace, charged),
-        "limits": map(_to_status, charged.limits),
+        "limits": list(map(_to_status, charged.limits)),
         "credits": _to_credits(charged.credits) if charged.credits is not None else None,
     }
 
@@ -124,7 +127,8 @@ def _counted(decision: Decision, keyspace: Keyspace, charged: Charged) -> pb.Htt
     """Return what to send to an HTTP client, with how its limits stand."""
     answer = pb.HttpAnswer()
     answer.CopyFrom(to_http(decision, keyspace))
-    answer.headers.extend(pb.HttpHeader(name=name, value=value) for name, value in count_headers(charged))
+    for name, value in count_headers(charged):
+        answer.headers.add(name=name, value=value)
     return answer
 
 
@@ -136,8 +140,8 @@ def count_headers(charged: Charged) -> Iterable[tuple[str, str]]:
     """
     limits = charged.limits
     if limits:
-        yield "RateLimit-Policy", ", ".join(f'"{it.name}";q={it.limit};w={_seconds(it.window)}' for it in limits)
-        yield "RateLimit", ", ".join(f'"{it.name}";r={it.remaining};t={_seconds(it.reset_after)}' for it in limits)
+        yield "RateLimit-Policy", ", ".join([_policy(it.name, it.limit, it.window) for it in limits])
+        yield "RateLimit", ", ".join([f'"{it.name}";r={it.remaining};t={_seconds(it.reset_after)}' for it in limits])
     waits = [it.retry_after for it in (*limits, charged.credits) if it and it.retry_after is not None]
     if waits:
         yield "Retry-After", str(max(1, _seconds(max(waits))))
@@ -148,14 +152,30 @@ def _seconds(microseconds: int) -> int:
 
 
 def _to_status(it: Status) -> pb.LimitStatus:
-    return pb.LimitStatus(
-        name=it.name,
-        limit=it.limit,
-        window=to_duration(it.window),
-        remaining=it.remaining,
-        reset_after=to_duration(it.reset_after),
-        retry_after=to_duration(it.retry_after) if it.retry_after is not None else None,
-    )
+    status = pb.LimitStatus()
+    _tell(it, status)
+    return status
+
+
+def _tell(it: Status, status: pb.LimitStatus) -> None:
+    """Write how a limit stands into *status*: field by field takes half as long as by making messages of it."""
+    status.CopyFrom(_limit(it.name, it.limit, it.window))
+    status.remaining = it.remaining
+    reset = status.reset_after
+    reset.seconds, reset.nanos = it.reset_after // SECOND, it.reset_after % SECOND * 1000
+    if it.retry_after is not None:
+        status.retry_after.CopyFrom(to_duration(it.retry_after))
+
+
+@lru_cache(maxsize=1024)
+def _limit(name: str, limit: int, window: int) -> pb.LimitStatus:
+    """Return the part of a LimitStatus that does not change."""
+    return pb.LimitStatus(name=name, limit=limit, window=to_duration(window))
+
+
+@lru_cache(maxsize=1024)
+def _policy(name: str, limit: int, window: int) -> str:
+    return f'"{name}";q={limit};w={_seconds(window)}'
 
 
 def _to_credits(it: Standing) -> pb.CreditStatus:
