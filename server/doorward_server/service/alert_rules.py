@@ -19,11 +19,12 @@ from doorward_server.core.fields import check_id, check_text
 from doorward_server.core.model import Actor, Event
 from doorward_server.core.policy import Keyspace
 from doorward_server.service.catalog import Catalog
-from doorward_server.service.changes import event, page
+from doorward_server.service.changes import event
 from doorward_server.service.guard import Caller, Clock, Guard
 from doorward_server.service.keys import own_or
 from doorward_server.service.keyspace_file import read_alert
 from doorward_server.service.own_rules import read
+from doorward_server.service.paging import page
 from doorward_server.store import Store
 
 SET, LIST, DELETE = "alert-rules:set", "alert-rules:list", "alert-rules:delete"
