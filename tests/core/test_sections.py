@@ -11,12 +11,13 @@ from doorward_server.core.model import DAY, SECOND
 from doorward_server.core.routes import Route
 from doorward_server.core.sections import AlertRule, DecisionLog, Limits, Sections, Window
 
+BASE = {
+    "keyspace": "x", "prefix": "x", "credentials": [{"header": "x"}], "types": {"a": ["r", "w"], "b": ["r"]},
+}  # fmt: skip
+
 
 def sections(**document: Any) -> Sections:
-    base = {
-        "keyspace": "x", "prefix": "x", "credentials": [{"header": "x"}], "types": {"a": ["r", "w"], "b": ["r"]},
-    }  # fmt: skip
-    return compile_keyspace({**base, **document}).sections
+    return compile_keyspace({**BASE, **document}).sections
 
 
 def test_without_a_word_everything_has_its_default() -> None:
@@ -92,6 +93,20 @@ def test_credits_are_terms() -> None:
     reset = sections(credits={"refill": {"amount": 7, "period": "1h", "mode": "reset"}}).credits
     assert reset is not None
     assert reset.refill == Refill(7, 3600 * SECOND, reset=True)
+
+
+def permits(**document: Any) -> bool:
+    return compile_keyspace({**BASE, **document}).fail_open
+
+
+def test_nobody_consents_for_a_server_that_a_promise_needs() -> None:
+    legacy = {"name": "old", "prefix": "old-", "alphabet": "hex", "length": [32, 40], "entropy_bits": 128}
+    assert permits()
+    assert not permits(fail_open=False)
+    assert not permits(credits={})
+    assert not permits(decision_log={"record": "all"})
+    assert not permits(verifier="bcrypt-sha256")
+    assert not permits(legacy=[legacy])
 
 
 def test_what_is_allowed_counts_where_anything_counts_it() -> None:

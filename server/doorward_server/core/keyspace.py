@@ -89,7 +89,7 @@ from .model import Ceiling
 from .policy import Conditions, Keyspace, NoConditions, Source
 from .rails_document import check_rails, compile_rails
 from .roles import Roles
-from .sections import compile_sections
+from .sections import Sections, compile_sections
 from .words import ENVIRONMENT, HEADER, NAME, PREFIX, WORD, Document, check_each, matching
 
 DEFAULT_MASK = "{prefix}_{environment}_…{last4}"
@@ -143,9 +143,18 @@ def compile_keyspace(
         keyspace,
         api_versions=compile_api_versions(document.get("api_version"), keyspace.rails.api_version),
         sections=sections,
-        # Without a server nobody would record it, or take credits for it.
-        fail_open=keyspace.fail_open and not sections.decision_log.everything and sections.credits is None,
+        fail_open=keyspace.fail_open and not _needs_a_server(keyspace, sections),
     )
+
+
+def _needs_a_server(keyspace: Keyspace, sections: Sections) -> bool:
+    """Whether consent without a server's answer would break a promise, whatever the file says.
+
+    Nobody would record it, or take credits for it; and where a proof takes long, whoever is asked about can bring about
+    that no answer comes in time.
+    """
+    slow = keyspace.verifier != "hmac-sha256" or bool(keyspace.legacy)  # imported hashes may be bcrypt's
+    return sections.decision_log.everything or sections.credits is not None or slow
 
 
 def _texts(document: Document) -> dict[str, Any]:
