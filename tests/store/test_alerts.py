@@ -241,6 +241,16 @@ def test_the_baseline_is_the_keys_own(store: Store) -> None:
     check_the_baseline_is_the_keys_own(store)
 
 
+def test_what_was_never_counted_is_no_baseline(store: Store) -> None:
+    """Of a product that was taken in last week with old keys, or whose older counts are gone, nothing is usual yet."""
+    hour, before = hour_of(NOW), [hour_of(NOW) - n * WEEK for n in (1, 2, 3, 4)]
+    old = add_key(store, created_at=NOW - 300 * DAY, id="key_old")
+    used(store, old.id, NOW, 900)
+    assert [it.before for it in store.alerts.list_busy("aiia", hour, 100, before)] == [()]
+    used(store, "key_gone", before[1], 1)
+    assert [it.before for it in store.alerts.list_busy("aiia", hour, 100, before)] == [(0, 0)]
+
+
 # --- what is due ------------------------------------------------------------------------------------------------------
 
 NOWHERE = ("", "")

@@ -183,7 +183,8 @@ class AlertStore:
     ) -> list[Activity]:
         """Return the keys that did *least* or more in *hour*, with what they did in *hours_before*.
 
-        Hours that had not begun when the key was made, or that had begun by then, are left out.
+        Hours that had begun when the key was made are left out, and those from before anything of the keyspace was
+        counted.
         """
         return self._read(lambda tx: _list_busy(tx, keyspace, hour, least, hours_before, whose))
 
@@ -290,12 +291,15 @@ def _count(tx: Transaction, cell: FailureCell) -> int:
 def _list_busy(
     tx: Transaction, keyspace: str, hour: Instant, least: int, hours_before: Sequence[Instant], whose: Whose
 ) -> list[Activity]:
+    # Before that nothing was counted: the keyspace was imported, or Doorward was of an older version, or it was pruned.
+    ((first,),) = tx.ask("SELECT MIN(hour) FROM usage_cell WHERE keyspace = ?", keyspace)
     found = []
     condition, of = whose.condition
     for organization, key, count in tx.ask(_BUSY.format(whose=condition), keyspace, hour, of, least):
         made = tx.ask("SELECT created_at FROM key WHERE organization = ? AND id = ?", organization, key)
         if made:
-            before = tuple(_sum(tx, organization, key, it) for it in hours_before if it >= made[0][0])
+            known_since = max(first, made[0][0])
+            before = tuple(_sum(tx, organization, key, it) for it in hours_before if it >= known_since)
             found.append(Activity(organization, keyspace, key, hour, int(count), before))
     return found
 
