@@ -10,6 +10,8 @@ def test_unusual_patterns_of_activity_are_told_of(desk: Desk) -> None:
     acme = desk.product(EXAMPLES / "fegura.yaml").customer("acme")
     key = acme.key("read")
     presented = HttpRequest(headers={"Authorization": f"Bearer {text_of(key)}"})
+    acme.ask_all(presented, [Question("accounts:read")])
+    acme.usage()  # counted from here on
     desk.advance(7 * 86_400 + 3600)
     acme.ask_all(presented, [Question("accounts:read")] * 99)
     assert acme.alerts("unusual") == []
