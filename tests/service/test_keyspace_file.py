@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import doorward_server
-from doorward_server.core.errors import KeyspaceInvalid
-from doorward_server.service.keyspace_file import load_file
+from doorward_server.core.errors import InvalidField, KeyspaceInvalid
+from doorward_server.service.keyspace_file import load_file, read_alert
 from doorward_server.service.keyspace_tests import run_cases
 from tests.service.keyspace_mistakes import MISTAKES, PRESS
 
@@ -70,6 +70,20 @@ def test_the_file_without_mistakes_is_fine_and_so_are_its_tests() -> None:
     results = run_cases(load_file(PRESS))
     assert len(results) == 7
     assert all(it.passed for it in results)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ['!!bool "x"', '!!int ""', '!!float ""', '!!timestamp "x"', f"1{':1' * 900}.0", '!!binary "é"', '!!python/none ""'],
+    ids=lambda value: value[:15],
+)
+def test_a_value_that_is_not_of_its_tag_is_a_mistake_in_a_file_and_in_a_rule(value: str) -> None:
+    problem = broken(PRESS.replace("\nalerts:\n", f"\nalerts:\n  odd: {{when: unusual_activity, factor: {value}}}\n"))
+    assert (problem.field, problem.rule) == ("alerts.odd.factor", "is not a plain YAML value")
+    assert problem.line == PRESS[: PRESS.index("\nalerts:\n")].count("\n") + 3
+    with pytest.raises(InvalidField) as refused:
+        read_alert(f"{{when: unusual_activity, factor: {value}}}")
+    assert refused.value.metadata == {"field": "rule.factor", "rule": "is not a plain YAML value"}
 
 
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.yaml")), ids=lambda file: file.stem)

@@ -121,7 +121,7 @@ def _value(node: yaml.Node | None, place: str, lines: dict[str, int]) -> Any:
     # BaseConstructor.construct_object knows the tags that SafeLoader resolved; any other tag is an error.
     try:
         return yaml.SafeLoader("").construct_object(node)
-    except (yaml.YAMLError, ValueError):
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError):  # what its parsers fail with
         raise KeyspaceInvalid(place, "is not a plain YAML value", node.start_mark.line + 1) from None
 
 
