@@ -180,7 +180,7 @@ class App:
             await self._beats.run(self.membership.enter)
             self.tailing.start()
             await self.tailing.joined()
-            await self._beats.run(self.watch.own_rules.look)  # else what is silenced would be told of at first
+            await self.pools[1].run(self.watch.own_rules.look)  # else what is silenced would be told of at first
         except (PepperProblem, DoorwardError):
             await self.tailing.stop()
             self._beats.close()
@@ -324,7 +324,7 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     authorizer = Authorizer(finder, guard, Recognition(freshness, keyring, random(32)), uses, telling, charging, clock)
     make_id, stale = partial(new_id, "replica", random), round(config.serve_stale_for * SECOND)
     membership = Membership(store, keyring, config.peppers, clock, make_id, stale)
-    lease = follow(store, membership, freshness, catalog, guard, metrics, waits, uses, counting, clock)
+    lease = follow(store, membership, freshness, watch.forget, guard, metrics, waits, uses, counting, clock)
     keys = Keys(store, catalog, guard, mint, quotas, clock, random)
     imports = Imports(
         store, catalog, guard, keys, mint, keyring.current.lookup, management, hashing, quotas, clock, random

@@ -5,9 +5,9 @@ The part of the composition root that belongs to freshness; see docs/reliability
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
-from doorward_server.service.catalog import Catalog
 from doorward_server.service.counting import Counting
 from doorward_server.service.freshness import Freshness
 from doorward_server.service.guard import Clock, Guard
@@ -36,7 +36,7 @@ def follow(
     store: Store,
     membership: Membership,
     freshness: Freshness,
-    catalog: Catalog,
+    forget: Callable[[], None],
     guard: Guard,
     metrics: Metrics,
     waits: Pool,
@@ -44,14 +44,17 @@ def follow(
     counting: Counting,
     clock: Clock,
 ) -> Following:
-    """Wire what follows the change log. Nothing runs yet."""
+    """Wire what follows the change log. Nothing runs yet.
+
+    *forget* is called, on the event loop, when the store turns out to have another history.
+    """
 
     def count(hit: Hit) -> None:
         metrics.hit(hit.reason, hit.count)
         uses.note_hit(hit)
         counting.hit(hit)
 
-    tailing = Tailing(store, membership, freshness, catalog.forget)
+    tailing = Tailing(store, membership, freshness, forget)
     metrics.watch(freshness, tailing.polls)
     waiting = Waiting(store, membership, waits, freshness.boot, tailing.hint, metrics.waited)
     leasing = Leasing(freshness, guard, tailing.hint, count, clock)

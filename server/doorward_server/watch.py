@@ -43,6 +43,8 @@ class Watch:
     posting: Pool
     testing: Pool
     work: tuple[Kept, ...]
+    forget: Callable[[], None]
+    """To be called where the store has another history: what it told of keyspaces and rules may not hold."""
 
     @classmethod
     def build(
@@ -75,6 +77,10 @@ class Watch:
         async def look() -> None:
             await management.run(own_rules.look)
 
+        def forget() -> None:
+            catalog.forget()
+            own_rules.forget()
+
         work = (
             (look, LOOK_SECONDS, "alert rules stay as they were"),
             (sweep, SWEEP_SECONDS, "alerts wait for the next sweep"),
@@ -83,7 +89,7 @@ class Watch:
         )
         noticing = Noticing(store, catalog, own_rules, management, clock)
         alerts, rules = Alerts(store, guard, clock), AlertRules(store, catalog, guard, clock)
-        return cls(noticing, alerts, rules, own_rules, sweeps, webhooks, deliveries, posting, testing, work)
+        return cls(noticing, alerts, rules, own_rules, sweeps, webhooks, deliveries, posting, testing, work, forget)
 
     def close(self) -> None:
         """End what has no end of its own: watches, and attempts that have not begun."""

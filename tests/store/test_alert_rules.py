@@ -6,27 +6,29 @@ The check that `test_alert_plants.py` holds a planted bug to is a function of a 
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
-from doorward_server.core.alert_rules import MOST, OwnRule
-from doorward_server.core.alerts import WEEK, AlertKind
+from doorward_server.core.alert_rules import MOST, MOST_OF_A_KIND, OwnRule
+from doorward_server.core.alerts import AlertKind
 from doorward_server.core.errors import NotFound, QuotaExceeded
 from doorward_server.core.model import DAY, Event
-from doorward_server.core.usage import hour_of
 from doorward_server.store import Store
 from doorward_server.store.alert_rules import ChangeRule
 from doorward_server.store.alerts import Whose
 from tests.store.statements import counted
-from tests.store.test_alerts import at_once, used
+from tests.store.test_alerts import at_once
 from tests.store.values import NOW, add_key, add_keyspace, alert, event
 
 TEXT = "{when: leaked}"
 NOWHERE = ("", "")
 
 
-def rule(name: str = "mine", organization: str = "acme", text: str = TEXT, keyspace: str = "aiia") -> OwnRule:
-    return OwnRule(organization, keyspace, name, text, NOW)
+def rule(
+    name: str = "mine", organization: str = "acme", text: str = TEXT, keyspace: str = "aiia", kind: str = ""
+) -> OwnRule:
+    return OwnRule(organization, keyspace, name, text, NOW, kind)
 
 
 def become(wanted: OwnRule) -> ChangeRule:
@@ -66,7 +68,8 @@ def test_each_change_moves_the_stamp_and_is_audited_and_what_changes_nothing_is_
         stamps.append(store.alert_rules.stamp())
     store.alert_rules.delete("acme", "aiia", "mine", gone)
     stamps.append(store.alert_rules.stamp())
-    assert [now - then for then, now in itertools.pairwise(stamps)] == [1, 0, 1, 0, 1]
+    assert [now != then for then, now in itertools.pairwise(stamps)] == [True, False, True, False, True]
+    assert len(set(stamps)) == 4, "no stamp comes again"
     assert actions(store) == ["alert-rules:set", "alert-rules:set", "alert-rules:delete"]
     assert store.verify_chain("acme").ok
     assert store.revision() == before, "no decision reads them"
@@ -77,7 +80,7 @@ def test_changes_of_several_organizations_at_once_all_show_in_the_stamp(store: S
     wanted = iter([rule(f"rule{n}", ("acme", "umbra")[n % 2]) for n in range(8)])
     at_once(lambda: put(store, next(wanted)), 8)
     stamp, rules = store.alert_rules.list_all()
-    assert stamp == store.alert_rules.stamp() == before + 8
+    assert stamp == store.alert_rules.stamp() != before
     assert len(rules) == 8
 
 
@@ -105,6 +108,42 @@ def test_there_are_no_more_than_so_many_for_an_organization_and_keyspace(store: 
     assert len(store.alert_rules.list_some("acme", "aiia")) == MOST
 
 
+def test_there_are_no_more_of_one_kind_than_so_many(store: Store) -> None:
+    add_keyspace(store, "shop")
+    full = "failed_authentication"
+    for n in range(MOST_OF_A_KIND):
+        put(store, rule(f"rule{n}", kind=full))
+    put(store, rule("silent", text=""))
+    put(store, rule("other", kind="unused"))
+    for name in ("another", "silent", "other"):
+        with pytest.raises(QuotaExceeded) as refused:
+            put(store, rule(name, text="{when: failed_authentication}", kind=full))
+        assert full in str(refused.value)
+    put(store, rule("rule0", text="{another: one}", kind=full))
+    put(store, rule("another", "umbra", kind=full))
+    put(store, rule("another", keyspace="shop", kind=full))
+    put(store, rule("rule0", kind="unused"))
+    put(store, rule("another", kind=full))
+
+
+def test_an_organization_that_ends_leaves_no_rules_and_nobody_elses_go(store: Store) -> None:
+    put(store, rule())
+    put(store, rule(organization="umbra"))
+    before = store.alert_rules.stamp()
+    store.delete_organization("acme", lambda it, _: (replace(it, deleted_at=NOW), event("acme")))
+    stamp, rules = store.alert_rules.list_all()
+    assert rules == [rule(organization="umbra")]
+    assert stamp != before, "who keeps them in memory drops them"
+    assert store.alert_rules.list_some("acme", "aiia") == []
+
+
+def test_rules_of_an_organization_that_was_ended_by_hand_are_not_among_all(store: Store) -> None:
+    put(store, rule())
+    put(store, rule(organization="umbra"))
+    store._write(lambda tx: tx.change("UPDATE organization SET deleted_at = ? WHERE id = ?", NOW, "acme"))
+    assert store.alert_rules.list_all()[1] == [rule(organization="umbra")]
+
+
 # --- whose keys a rule looks at ---------------------------------------------------------------------------------------
 
 
@@ -118,13 +157,9 @@ def due(store: Store, whose: Whose) -> list[str]:
 
 
 def check_a_rule_of_an_organization_finds_only_its_own_keys(store: Store) -> None:
-    hour, before = hour_of(NOW), [hour_of(NOW) - WEEK]
     for whose in ("acme", "umbra"):
-        made = add_key(store, id=f"key_{whose}", organization=whose, expires_at=NOW + 1)
-        used(store, made.id, NOW, 900, organization=whose)
+        add_key(store, id=f"key_{whose}", organization=whose, expires_at=NOW + 1)
     assert due(store, Whose(organization="acme")) == ["key_acme"]
-    busy = store.alerts.list_busy("aiia", hour, 1, before, Whose(organization="acme"))
-    assert [it.organization for it in busy] == ["acme"]
 
 
 def test_all_pages_of_one_organization_are_found(store: Store) -> None:
@@ -140,14 +175,12 @@ def test_a_rule_of_an_organization_finds_only_its_own_keys(store: Store) -> None
 
 def check_a_keyspaces_rule_passes_over_who_has_one_of_its_name(store: Store) -> None:
     for whose in ("acme", "umbra"):
-        made = add_key(store, id=f"key_{whose}", organization=whose, expires_at=NOW + 1)
-        used(store, made.id, NOW, 900, organization=whose)
+        add_key(store, id=f"key_{whose}", organization=whose, expires_at=NOW + 1)
     put(store, rule("soon"))
     add_keyspace(store, "shop")
     put(store, rule("soon", "umbra", keyspace="shop"))
     assert due(store, Whose(rule="soon")) == ["key_umbra"]
     assert due(store, Whose(rule="later")) == ["key_acme", "key_umbra"]
-    assert [it.key for it in store.alerts.list_busy("aiia", hour_of(NOW), 1, [], Whose(rule="soon"))] == ["key_umbra"]
 
 
 def test_a_keyspaces_rule_passes_over_who_has_one_of_its_name(store: Store) -> None:

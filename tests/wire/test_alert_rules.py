@@ -111,12 +111,15 @@ def test_rules_are_paged_by_name(acme: Tenant) -> None:
     assert names == ["leak", *(f"rule{n}" for n in range(5)), "soon"]
 
 
-def test_there_are_fifty_at_most(acme: Tenant) -> None:
-    for n in range(50):
+def test_there_are_five_of_a_kind_at_most(acme: Tenant) -> None:
+    for n in range(5):
         put(acme, f"rule{n}", "{when: superseded_used}")
-    refusal = refused(lambda: put(acme, "another", "{when: leaked}"))
+    refusal = refused(lambda: put(acme, "another", "{when: superseded_used}"))
     assert (refusal.code, refusal.reason) == ("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED")
+    quota = "alert rules with 'when: superseded_used' per organization and keyspace"
+    assert refusal.metadata == {"quota": quota, "limit": "5"}
     assert put(acme, "rule0", SOON).rule == SOON
+    assert put(acme, "another", "{when: superseded_used}").name == "another"
 
 
 @pytest.mark.parametrize(
@@ -143,6 +146,7 @@ def test_there_are_fifty_at_most(acme: Tenant) -> None:
         ({"rule": "{when: expiring, before: [7d, 1w]}"}, "rule.before[1]", "must be a duration"),
         ({"rule": "{when: limit_nearly_used, percent: [50]}"}, "rule", "there are no limits to be nearly used"),
         ({"rule": "{when: rotation_overdue}"}, "rule", "keys.rotation does not say when one is due"),
+        ({"rule": "{when: unusual_activity, factor: !!bool x}"}, "rule.factor", "is not a plain YAML value"),
     ],
 )
 def test_a_bad_rule_is_refused_by_field_and_rule_and_changes_nothing(

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from .policy import Keyspace
 
 MOST = 50
-"""Rules that an organization may have for one keyspace."""
+"""Rules that an organization may have for one keyspace, those that silence included."""
+MOST_OF_A_KIND = 5
+"""Of them, of one kind: what happens to a key is looked at for each."""
 LONGEST = 2000
 """Characters of a rule's words."""
 NOTHING_TO_SILENCE = "the keyspace has no rule of this name that could be silenced"
@@ -44,6 +46,8 @@ class OwnRule:
     text: str
     """What it says, in the words of keyspace files; empty: the keyspace's rule of this name is silenced."""
     updated_at: Instant
+    kind: str = ""
+    """One of `ALERTS`; empty where the text is."""
 
 
 class Read(NamedTuple):

@@ -52,12 +52,12 @@ class AlertRules:
         organization, actor = self._may(caller, SET, organization, keyspace)
         check_id("name", name, "alert rule")
         compiled, now, text = self._catalog.get(keyspace), self._clock(), text.strip()
-        _check(compiled, name, text, silenced=silenced)
+        kind = _check(compiled, name, text, silenced=silenced)
 
         def change(current: OwnRule | None) -> tuple[OwnRule, Event] | None:
             if current is not None and current.text == text:
                 return None
-            new = OwnRule(organization, keyspace, name, text, now)
+            new = OwnRule(organization, keyspace, name, text, now, kind)
             before = None if current is None else _content(current)
             return new, event(actor, SET, organization, _target(new), now, before, _content(new))
 
@@ -100,12 +100,13 @@ class AlertRules:
         return organization, self._guard.require(caller, permission, resource)
 
 
-def _check(keyspace: Keyspace, name: str, text: str, *, silenced: bool) -> None:
-    """Refuse what cannot hold in *keyspace*. Raises InvalidField."""
+def _check(keyspace: Keyspace, name: str, text: str, *, silenced: bool) -> str:
+    """Return the kind of a rule, and refuse what cannot hold in *keyspace*. Raises InvalidField."""
     if bool(text) is silenced:
         raise InvalidField("rule", "must be empty where a rule is silenced" if silenced else "is required")
     check_text("rule", text, LONGEST)
-    compile_own(Read(name, read_alert(text) if text else None), keyspace)
+    rule = compile_own(Read(name, read_alert(text) if text else None), keyspace)
+    return "" if rule is None else rule.when
 
 
 def _place(rule: ListedRule) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import groupby
 
 from doorward_server.core.alert_rules import OwnRule, Read, Ruling, problem_text, ruling
@@ -26,7 +27,7 @@ class OwnRules:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._known: dict[tuple[str, str], _Ruled] = {}
-        self._stamp = -1
+        self._stamp: str | None = None
         self._looking = threading.Lock()
 
     def of(self, organization: str, keyspace: Keyspace) -> tuple[AlertRule, ...]:
@@ -58,13 +59,18 @@ class OwnRules:
             self._known, self._stamp = known, stamp
             return True
 
+    def forget(self) -> None:
+        """Read all rules at the next look, whatever the stamp: the store may have another history."""
+        self._stamp = None
+
 
 class _Ruled:
-    """The own rules of one organization for one keyspace, compiled anew when the keyspace is another."""
+    """The own rules of one organization for one keyspace, read when they are asked for, and compiled anew when the
+    keyspace is another.
+    """
 
     def __init__(self, rules: Sequence[OwnRule]) -> None:
         self.rules = rules
-        self._read = [read(it) for it in rules]
         self._by: tuple[Keyspace, Ruling] | None = None
 
     def by(self, keyspace: Keyspace) -> Ruling:
@@ -72,6 +78,10 @@ class _Ruled:
         if known is None or known[0] is not keyspace:
             known = self._by = keyspace, ruling(keyspace, self._read)
         return known[1]
+
+    @cached_property
+    def _read(self) -> list[Read]:
+        return [read(it) for it in self.rules]
 
 
 def read(rule: OwnRule) -> Read:

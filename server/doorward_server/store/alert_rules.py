@@ -1,7 +1,7 @@
 """Alert rules of single organizations. None makes a revision: no decision reads them.
 
-Every change moves one stamp in its transaction, so whoever keeps the rules in memory sees with one small read that
-they are no longer what it has.
+Every change gives one stamp another value in its transaction, so whoever keeps the rules in memory sees with one small
+read that they are no longer what it has. The value is random: no other history of the store comes by it again.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from doorward_server.core.alert_rules import MOST, OwnRule
+from doorward_server.core.alert_rules import MOST, MOST_OF_A_KIND, OwnRule
 from doorward_server.core.errors import NotFound, QuotaExceeded
 from doorward_server.core.model import Event
 
@@ -18,18 +18,21 @@ from .transaction import Transaction, Transactions
 from .values import Written
 
 ChangeRule = Callable[[OwnRule | None], tuple[OwnRule, Event] | None]
-_SELECT = "SELECT organization, keyspace, name, text, updated_at FROM alert_rule"
+_SELECT = "SELECT organization, keyspace, name, text, updated_at, kind FROM alert_rule"
 _ONE = f"{_SELECT} WHERE organization = ? AND keyspace = ? AND name = ?"
 _OF = f"{_SELECT} WHERE organization = ? AND keyspace = ? ORDER BY name"
-_ALL = f"{_SELECT} ORDER BY organization, keyspace, name"
+_LIVE = "SELECT id FROM organization WHERE deleted_at IS NULL"
+_ALL = f"{_SELECT} WHERE organization IN ({_LIVE}) ORDER BY organization, keyspace, name"
 _PUT = """
-INSERT INTO alert_rule (organization, keyspace, name, text, updated_at) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT (organization, keyspace, name) DO UPDATE SET text = excluded.text, updated_at = excluded.updated_at
+INSERT INTO alert_rule (organization, keyspace, name, text, updated_at, kind) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (organization, keyspace, name)
+DO UPDATE SET text = excluded.text, updated_at = excluded.updated_at, kind = excluded.kind
 """
 _DELETE = "DELETE FROM alert_rule WHERE organization = ? AND keyspace = ? AND name = ?"
-_COUNT = "SELECT COUNT(*) FROM alert_rule WHERE organization = ? AND keyspace = ?"
+_DROP = "DELETE FROM alert_rule WHERE organization = ?"
+_OTHERS = "SELECT kind FROM alert_rule WHERE organization = ? AND keyspace = ? AND name <> ?"
 _STAMP = "SELECT value FROM alert_rule_stamp"
-_MOVE = "UPDATE alert_rule_stamp SET value = value + 1"
+_MOVE = "UPDATE alert_rule_stamp SET value = {}"
 
 
 class AlertRuleStore:
@@ -53,34 +56,40 @@ class AlertRuleStore:
         """Return the rules that an organization has for a keyspace, by name; there are at most `MOST`."""
         return self._look(lambda tx: [OwnRule(*row) for row in tx.ask(_OF, organization, keyspace)])
 
-    def stamp(self) -> int:
-        """Return the number that every change of rules makes another."""
+    def stamp(self) -> str:
+        """Return what every change of rules makes another; equal ones go with the same rules."""
         return self._look(_stamp)
 
-    def list_all(self) -> tuple[int, list[OwnRule]]:
-        """Return all rules of all organizations, by organization, keyspace and name, and the stamp that goes with them.
+    def list_all(self) -> tuple[str, list[OwnRule]]:
+        """Return all rules, by organization, keyspace and name, and the stamp that goes with them.
 
-        For who keeps them in memory.
+        For who keeps them in memory. Those of deleted organizations are not among them.
         """
         return self._read(lambda tx: (_stamp(tx), [OwnRule(*row) for row in tx.ask(_ALL)]))
 
 
 def _put(tx: Transaction, which: Sequence[str], change: ChangeRule) -> OwnRule:
-    organization, keyspace, _ = which
-    tx.tally(organization)
-    get(tx, ORGANIZATIONS, organization)
+    tx.tally(which[0])
+    get(tx, ORGANIZATIONS, which[0])
     current = _find(tx, which)
     changed = change(current)
     if changed is None:
         if current is None:
             raise ValueError("a change of what is not there must make it")
         return current
-    ((count,),) = tx.ask(_COUNT, organization, keyspace)
-    if current is None and count >= MOST:
-        raise QuotaExceeded("alert rules per organization and keyspace", MOST)
     rule, event = changed
-    _change(tx, event, _PUT, *which, rule.text, rule.updated_at)
+    if current is None or current.kind != rule.kind:
+        _check_room(tx, which, rule.kind)
+    _change(tx, event, _PUT, *which, rule.text, rule.updated_at, rule.kind)
     return rule
+
+
+def _check_room(tx: Transaction, which: Sequence[str], kind: str) -> None:
+    others = [other for (other,) in tx.ask(_OTHERS, *which)]
+    if len(others) >= MOST:
+        raise QuotaExceeded("alert rules per organization and keyspace", MOST)
+    if kind and others.count(kind) >= MOST_OF_A_KIND:
+        raise QuotaExceeded(f"alert rules with 'when: {kind}' per organization and keyspace", MOST_OF_A_KIND)
 
 
 def _delete(tx: Transaction, which: Sequence[str], told: Callable[[OwnRule], Event]) -> None:
@@ -94,7 +103,18 @@ def _delete(tx: Transaction, which: Sequence[str], told: Callable[[OwnRule], Eve
 def _change(tx: Transaction, event: Event, sql: str, *params: Any) -> None:
     tx.change(sql, *params)
     tx.append(event)
-    tx.change(_MOVE)  # last: whoever changes rules of another organization waits for it
+    _move(tx)
+
+
+def drop(tx: Transaction, organization: str) -> None:
+    """Remove the rules of an organization that ends."""
+    if tx.change(_DROP, organization):
+        _move(tx)
+
+
+def _move(tx: Transaction) -> None:
+    """Last in a change: whoever changes rules of another organization waits for it."""
+    tx.change(_MOVE.format(tx.dialect.nonce))
 
 
 def _find(tx: Transaction, which: Sequence[str]) -> OwnRule | None:
@@ -102,6 +122,6 @@ def _find(tx: Transaction, which: Sequence[str]) -> OwnRule | None:
     return OwnRule(*rows[0]) if rows else None
 
 
-def _stamp(tx: Transaction) -> int:
+def _stamp(tx: Transaction) -> str:
     ((value,),) = tx.ask(_STAMP)
-    return int(value)
+    return str(value)

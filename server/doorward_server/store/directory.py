@@ -12,7 +12,7 @@ from doorward_server.core.directory import Binding, Group, Organization, Princip
 from doorward_server.core.errors import NotFound, QuotaExceeded, UnknownReference
 from doorward_server.core.model import Event, Quotas
 
-from . import bulk, nesting
+from . import alert_rules, bulk, nesting
 from .entities import BINDINGS, GROUPS, KEYSPACES, ORGANIZATIONS, PRINCIPALS, Kind, add, find, get, page, update
 from .rows import BINDING, MEMBERSHIP, to_binding
 from .transaction import Transaction
@@ -38,6 +38,13 @@ def add_organization(tx: Transaction, organization: Organization, event: Event) 
 def change_organization(tx: Transaction, id: str, change: ChangeOrganization) -> Organization:
     """Update or end an organization."""
     return update(tx, ORGANIZATIONS, (id,), lambda it: change(it, lambda: bulk.count(tx, id, None)))[0]
+
+
+def delete_organization(tx: Transaction, id: str, change: ChangeOrganization) -> Organization:
+    """End an organization: its alert rules go, as every server keeps all there are."""
+    organization = change_organization(tx, id, change)
+    alert_rules.drop(tx, id)
+    return organization
 
 
 def add_principal(tx: Transaction, principal: Principal, event: Event) -> Principal:

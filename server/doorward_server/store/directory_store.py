@@ -37,8 +37,8 @@ class DirectoryStore:
         return self._write(lambda tx: directory.change_organization(tx, id, change))
 
     def delete_organization(self, id: str, change: ChangeOrganization) -> Written[Organization]:
-        """Apply a *change* that sets `deleted_at`. All that is in it stays where it is, and no longer works."""
-        return self._write(lambda tx: directory.change_organization(tx, id, change))
+        """Apply a *change* that sets `deleted_at`. Its alert rules go; all else in it stays, and no longer works."""
+        return self._write(lambda tx: directory.delete_organization(tx, id, change))
 
     # --- principals ---------------------------------------------------------------------------------------------------
 
