@@ -162,7 +162,7 @@ class App:
         PEM file.
         """
         self._stopped = False
-        self._dropped = (0, 0)
+        self._dropped = (0, 0, 0)
         self._health = health.aio.HealthServicer()
         self._gate = Gate(self.authorizer, self.metrics, QUIET, self.waiting.wait)
         self._server = make_server(
@@ -248,10 +248,12 @@ class App:
             await asyncio.sleep(FLUSH_SECONDS / 10)
 
     def _tell_dropped(self) -> None:
-        dropped = self.counting.dropped, self.recorder.dropped
-        if dropped != self._dropped:
-            self._dropped = dropped
+        before = self._dropped
+        self._dropped = dropped = self.counting.dropped, self.recorder.dropped, self.watch.noticing.dropped
+        if dropped[:2] != before[:2]:
             log.error("usage is not whole: the store was away for too long", decisions=dropped[0], records=dropped[1])
+        if dropped[2] != before[2]:
+            log.error("alerts are not whole: too much came of one organization, or of all", notes=dropped[2])
 
     def _chores(self) -> Iterable[Coroutine[Any, Any, None]]:
         beats, management, now = self._beats, self.pools[1], self.clock
@@ -315,7 +317,7 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     mint = Mint(keyring, random, config.bcrypt_cost)
     watch = Watch.build(config, store, catalog, guard, mint, management, clock, random)
     telling = Telling(counting, watch.noticing, recorder, new_id("d", random) + "-")
-    metrics.watch_losses(lambda: (counting.dropped, recorder.dropped))
+    metrics.watch_losses(lambda: (counting.dropped, recorder.dropped, watch.noticing.dropped))
     prover = Prover(store, keyring, slow, penalty, management, clock, random(32))
     waits = Pool("waits", threads=1, backlog=8)  # what waits shares one
     freshness = Freshness(reads, keyring.current.lookup, boot)

@@ -109,6 +109,8 @@ def test_words_that_could_not_be_read_are_a_problem_of_that_rule_alone() -> None
         ("leaked", "rule", "must be a mapping"),
         ("~", "rule", "must be a mapping"),
         ("{when: [", "rule", "is not valid YAML"),
+        ("{when: failed_authentication, count: 5, window: 169h}", "rule.window", "must be at most 7d in a rule of an"),
+        ("{when: unused, after: 23h}", "rule.after", "must be at least 1d in a rule of an organization"),
         ("{when: &a leaked, per: *a}", "rule", "must not use YAML aliases"),
     ],
 )
@@ -135,6 +137,7 @@ def test_a_compiled_rule_is_written_in_the_words_of_files(text: str) -> None:
     rule = compile_own(Read("mine", read_alert(text)), shop())
     assert rule is not None
     assert rule_text(rule) == text
+    assert rule.quiet >= 600 * SECOND, "an organization's rule does not repeat itself within ten minutes"
     assert compile_own(Read("mine", read_alert(rule_text(rule))), shop()) == rule
 
 
@@ -145,7 +148,8 @@ def test_a_rule_is_read_as_the_file_is() -> None:
     press = load_keyspace(PRESS)
     lines = [line.strip().split(": ", 1) for line in PRESS[PRESS.index("\nalerts:\n") :].splitlines()[2:5]]
     assert {name for name, _ in lines} == {it.name for it in press.sections.alerts}
-    assert tuple(compile_own(Read(name, read_alert(text)), press) for name, text in lines) == press.sections.alerts
+    own = [compile_own(Read(name, read_alert(text)), press) for name, text in lines]
+    assert tuple(replace(it, quiet=0) for it in own if it is not None) == press.sections.alerts
 
 
 def test_the_list_has_what_holds_and_what_does_not_by_name() -> None:
@@ -173,11 +177,13 @@ def test_where_one_is_passed_over_the_keyspaces_is_listed_with_it() -> None:
     ]  # fmt: skip
 
 
-def test_failures_of_windows_of_other_lengths_are_never_counted_together() -> None:
-    settings = {"per": "key", "count": 5, "window": 600 * SECOND}
-    rule = AlertRule("failures", "failed_authentication", settings)
-    assert counted_as(rule) == counted_as(replace(rule, settings={"count": 9, "window": 600 * SECOND}))
-    others = [{**settings, "window": DAY}, {**settings, "per": "prefix"}]
-    counted = {counted_as(it) for it in (rule, *(replace(rule, settings=it) for it in others))}
-    assert len(counted) == 3
-    assert counted_as(replace(rule, name="more")) not in counted
+def test_what_bounds_the_rules_of_organizations_bounds_no_keyspace() -> None:
+    keyspace = shop(
+        {"spike": "{when: failed_authentication, count: 5, window: 30d}", "idle": "{when: unused, after: 1h}"}
+    )
+    assert [it.quiet for it in keyspace.sections.alerts] == [0, 0]
+
+
+def test_failures_are_counted_once_for_windows_of_one_length_and_never_with_others() -> None:
+    counted = [counted_as(per, window) for per in ("key", "prefix") for window in (600 * SECOND, DAY)]
+    assert len(set(counted)) == 4

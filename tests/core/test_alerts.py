@@ -56,6 +56,14 @@ def test_failures_are_told_from_the_number_on_that_the_rule_names() -> None:
     assert told.quiet == 600 * SECOND
 
 
+def test_a_rule_may_be_quiet_for_longer_than_its_window_and_never_for_less() -> None:
+    failure = Failure("acme", "shop", "key", "key_1")
+    for quiet, wanted in ((0, 600), (599, 600), (3600, 3600)):
+        told = alerts.too_many_failures(replace(BY_KEY, quiet=quiet * SECOND), failure, 23, NOW)
+        assert told is not None
+        assert told.quiet == wanted * SECOND
+
+
 @pytest.mark.parametrize("per", ["address", "prefix"])
 def test_what_is_not_about_a_key_names_none(per: str) -> None:
     told = alerts.too_many_failures(BY_KEY, Failure("acme", "shop", per, "192.0.2.1"), 20, NOW)
@@ -73,7 +81,7 @@ def test_a_rule_counts_per_key_unless_it_says_otherwise() -> None:
 
 def test_the_cells_of_a_window_are_ten_and_never_longer_than_it() -> None:
     for window in (SECOND, 7 * SECOND, 600 * SECOND, 366 * DAY):
-        start, length = alerts.cell_of(replace(BY_KEY, settings={"window": window}), NOW)
+        start, length = alerts.cell_of(window, NOW)
         assert start <= NOW < start + length
         assert window - alerts.CELLS < alerts.CELLS * length <= window
 

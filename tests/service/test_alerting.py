@@ -255,9 +255,9 @@ def test_a_leak_is_told_of_although_its_reporter_has_given_up(
         go_on.set()
         await asyncio.wait_for(told_of.wait(), 30)
 
-    def noting(self: Noticing, alert: Alert) -> None:
-        noted(self, alert)
+    def noting(self: Noticing, alert: Alert) -> bool:
         told_of.set()
+        return noted(self, alert)
 
     monkeypatch.setattr(Store, "update_key", slow)
     monkeypatch.setattr(Noticing, "_raise", noting)

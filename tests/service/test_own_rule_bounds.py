@@ -6,14 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
-from doorward.v1 import directory_pb2
+from doorward.v1 import directory_pb2, keys_pb2
+from doorward_server.core import alerts as rules
+from doorward_server.core.errors import StoreUnavailable
 from doorward_server.core.policy import Keyspace
-from doorward_server.service import own_rules
+from doorward_server.service import noted, own_rules
 from tests.service.door import Door
-from tests.service.test_own_rules import apply, look, rule
+from tests.service.test_alerting import ask, flush, told, wrong
+from tests.service.test_own_rules import DAY, apply, fail, look, names, rule
+from tests.store.statements import counted
 
 LEAK = "alerts: {leak: {when: leaked}}"
+EACH = "limits: {windows: {each: {per: key_and_resource, limit: 10, window: 1h}}}"
 
 
 def compiled(door: Door, name: str) -> Keyspace:
@@ -35,6 +41,129 @@ def calls(monkeypatch: pytest.MonkeyPatch, place: Any, name: str) -> list[Any]:
 
     monkeypatch.setattr(place, name, noting)
     return returned
+
+
+# --- between two flushes ----------------------------------------------------------------------------------------------
+
+
+def test_one_organization_takes_no_more_than_its_part_of_what_is_noted(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(noted, "MOST", 12)
+    monkeypatch.setattr(noted, "MOST_OF_ONE", 3)
+    name = apply(door, "alerts: {by-key: {when: failed_authentication, count: 2, window: 10m}}")
+    evil, good = door.organization("evil"), door.organization("good")
+    for made in [door.create(evil, name) for _ in range(5)]:
+        ask(door, name, wrong(made.secret), times=2)
+    victim = door.create(good, name)
+    ask(door, name, wrong(victim.secret), times=2)
+    assert door.app.watch.noticing.dropped == 4
+    flush(door)
+    assert len(told(door, evil)) == 3
+    assert [it.key for it in told(door, good)] == [victim.key.id]
+    (metric,) = [it for it in door.app.metrics.collect() if it.name == "doorward_alerts_dropped"]
+    assert [it.value for it in metric.samples] == [4]
+
+
+def test_the_alerts_of_one_organization_leave_room_for_anothers(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noted, "MOST", 12)
+    monkeypatch.setattr(noted, "MOST_OF_ONE", 3)
+    name = apply(door, EACH)
+    evil, good = door.organization("evil"), door.organization("good")
+    for organization in (evil, good):
+        rule(door, organization, name, "near", "{when: limit_nearly_used, percent: [10]}")
+    for organization, times in ((evil, 9), (good, 1)):
+        made = door.create(organization, name)
+        for n in range(times):
+            ask(door, name, made.secret, resource={"type": "things", "id": f"r{n}"})
+    flush(door)
+    assert (len(told(door, evil)), len(told(door, good))) == (3, 1)
+    assert door.app.watch.noticing.dropped == 6
+
+
+def test_what_there_was_no_room_for_is_told_by_the_next_call(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noted, "MOST_OF_ONE", 1)
+    name = apply(door, EACH, "alerts: {near: {when: limit_nearly_used, percent: [10]}}")
+    acme = door.organization()
+    one, other = door.create(acme, name), door.create(acme, name)
+    for _ in range(2):
+        for made in (one, other):
+            ask(door, name, made.secret)
+        flush(door)
+    assert sorted(it.key for it in told(door, acme)) == sorted([one.key.id, other.key.id])
+
+
+def test_a_leak_is_always_noted_also_while_the_store_is_away(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noted, "MOST", 1)
+    monkeypatch.setattr(noted, "MOST_OF_ONE", 1)
+    name = apply(door, LEAK)
+    acme = door.organization()
+    leak(door, acme, name, "a wiki")
+    with monkeypatch.context() as lost:
+
+        def away(*_: object) -> None:
+            leak(door, acme, name, "a log")
+            raise StoreUnavailable
+
+        lost.setattr(door.app.store.alerts, "add", away)
+        with pytest.raises(StoreUnavailable):
+            flush(door)
+    leak(door, acme, name, "a chat")
+    flush(door)
+    assert len(told(door, acme)) == 3
+    assert door.app.watch.noticing.dropped == 0
+
+
+def test_a_failure_is_counted_once_for_all_rules_with_one_window(door: Door) -> None:
+    name = apply(door, LEAK)
+    acme = door.organization()
+    made = door.create(acme, name)
+    for n in range(1, 5):
+        rule(door, acme, name, f"from-{n}", f"{{when: failed_authentication, count: {n}, window: 10m}}")
+    rule(door, acme, name, "long", "{when: failed_authentication, count: 3, window: 1h}")
+    ask(door, name, wrong(made.secret), times=3)
+    with counted(door.app.store) as statements:
+        flush(door)
+    assert sum("INSERT INTO failure_cell" in it for it in statements) == 2
+    assert sorted(names(door, acme)) == ["from-1", "from-2", "from-3", "long"]
+
+
+def test_a_secret_that_was_told_of_makes_up_no_more_alerts(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = apply(door, "alerts: {old: {when: superseded_used}}")
+    acme = door.organization()
+    made = door.create(acme, name)
+    grace = Duration(seconds=7 * DAY)
+    door.run(
+        door.keys.RotateKey(keys_pb2.RotateKeyRequest(organization=acme, id=made.key.id, grace=grace), door.caller())
+    )
+    built = calls(monkeypatch, rules, "superseded_used")
+    for _ in range(3):
+        ask(door, name, made.secret, times=3)
+        flush(door)
+    assert len(built) == 1
+    rule(door, acme, name, "mine", "{when: superseded_used}")
+    ask(door, name, made.secret, times=3)
+    flush(door)
+    assert names(door, acme) == ["old", "mine"], "another rule is told at once"
+    door.clock.advance(DAY)
+    ask(door, name, made.secret)
+    flush(door)
+    assert names(door, acme) == ["old", "mine"] * 2
+
+
+# --- in the store -----------------------------------------------------------------------------------------------------
+
+
+def test_an_organizations_own_rule_about_failures_is_quiet_for_ten_minutes(door: Door) -> None:
+    name = apply(door, "alerts: {spike: {when: failed_authentication, count: 1, window: 1m}}")
+    acme, umbra = door.organization(), door.organization("umbra")
+    rule(door, acme, name, "spike", "{when: failed_authentication, count: 1, window: 1m}")
+    mine, theirs = door.create(acme, name), door.create(umbra, name)
+    for _ in range(11):
+        for made in (mine, theirs):
+            fail(door, name, made.secret, 1)
+        door.clock.advance(60)
+    assert (len(told(door, acme)), len(told(door, umbra))) == (2, 11)
 
 
 def test_a_deleted_organization_is_looked_at_no_more(door: Door) -> None:

@@ -35,9 +35,9 @@ def unheard(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(OwnRules, "of", lambda self, organization, keyspace: keyspace.sections.alerts)
 
 
-def by_name_alone(patch: pytest.MonkeyPatch) -> None:
-    """Failures are kept under the name of their rule, whatever its window."""
-    patch.setattr(rules, "counted_as", lambda rule: rule.name)
+def whatever_the_window(patch: pytest.MonkeyPatch) -> None:
+    """Failures are kept under what they are counted per, whatever the window."""
+    patch.setattr(rules, "counted_as", lambda per, window: per)
 
 
 PLANTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Callable[[Door], None]]] = {
@@ -47,7 +47,7 @@ PLANTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Callable[[Door], N
         checks.check_failures_are_told_by_the_rule_of_the_organization_of_the_key,
     ),
     "unheard": (unheard, checks.check_what_is_silenced_is_not_told),
-    "by name alone": (by_name_alone, checks.check_windows_of_other_lengths_are_counted_apart),
+    "whatever the window": (whatever_the_window, checks.check_windows_of_other_lengths_are_counted_apart),
 }
 
 

@@ -146,6 +146,8 @@ def test_there_are_five_of_a_kind_at_most(acme: Tenant) -> None:
         ({"rule": "{when: expiring, before: [7d, 1w]}"}, "rule.before[1]", "must be a duration"),
         ({"rule": "{when: limit_nearly_used, percent: [50]}"}, "rule", "there are no limits to be nearly used"),
         ({"rule": "{when: rotation_overdue}"}, "rule", "keys.rotation does not say when one is due"),
+        ({"rule": "{when: unused, after: 23h}"}, "rule.after", "must be at least 1d"),
+        ({"rule": "{when: failed_authentication, count: 1, window: 8d}"}, "rule.window", "must be at most 7d"),
         ({"rule": "{when: unusual_activity, factor: !!bool x}"}, "rule.factor", "is not a plain YAML value"),
     ],
 )

@@ -8,12 +8,12 @@ that no longer goes with the keyspace, because that was applied anew, is passed 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import InvalidField, KeyspaceInvalid
-from .model import Instant
+from .model import DAY, SECOND, Instant
 from .sections import AlertRule, compile_alert, duration_text, nearly
 from .words import Document
 
@@ -24,6 +24,12 @@ MOST = 50
 """Rules that an organization may have for one keyspace, those that silence included."""
 MOST_OF_A_KIND = 5
 """Of them, of one kind: what happens to a key is looked at for each."""
+LONGEST_WINDOW = 7 * DAY
+"""Of own rules about failures, whose counts are kept for as long."""
+SHORTEST_IDLE = DAY
+"""Of own rules about unused keys: after each use they tell again."""
+QUIET = 600 * SECOND
+"""Between two alerts of an own rule about the same failures: alerts are kept for long, and one rule makes up many."""
 LONGEST = 2000
 """Characters of a rule's words."""
 NOTHING_TO_SILENCE = "the keyspace has no rule of this name that could be silenced"
@@ -91,7 +97,10 @@ class ListedRule:
 
 
 def compile_own(read: Read, keyspace: Keyspace) -> AlertRule | None:
-    """Compile an own rule for *keyspace*; None: it silences. Raises InvalidField: `name`, `rule` or a field in that."""
+    """Compile an own rule for *keyspace*; None: it silences. Raises InvalidField: `name`, `rule` or a field in that.
+
+    It is bounded where the operator's own rules are not: all organizations share what it costs.
+    """
     if read.problem:
         raise InvalidField("rule", read.problem)
     if read.document is None:
@@ -99,9 +108,18 @@ def compile_own(read: Read, keyspace: Keyspace) -> AlertRule | None:
             raise InvalidField("name", NOTHING_TO_SILENCE)
         return None
     try:
-        return compile_alert("rule", read.name, read.document, keyspace, keyspace.sections.limits)
+        rule = compile_alert("rule", read.name, read.document, keyspace, keyspace.sections.limits)
     except KeyspaceInvalid as problem:
         raise InvalidField(problem.field, problem.rule) from None
+    if rule.settings.get("window", 0) > LONGEST_WINDOW:
+        raise InvalidField(
+            "rule.window", f"must be at most {duration_text(LONGEST_WINDOW)} in a rule of an organization"
+        )
+    if rule.settings.get("after", SHORTEST_IDLE) < SHORTEST_IDLE:
+        raise InvalidField(
+            "rule.after", f"must be at least {duration_text(SHORTEST_IDLE)} in a rule of an organization"
+        )
+    return replace(rule, quiet=QUIET)
 
 
 def ruling(keyspace: Keyspace, own: Iterable[Read]) -> Ruling:

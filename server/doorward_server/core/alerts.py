@@ -1,9 +1,10 @@
 """Alerts: when a rule says that somebody must be told, of what, and how often. Facts in, alerts out.
 
 An alert has a `topic`, which is what it must not repeat, and a span for which it is `quiet` about that: the window of
-a failure rule or of a limit, an hour of unusual activity, a day of a secret that is still used, for ever where the
-topic itself names the moment (an expiry and its lead time, a last use, the secret that is overdue). The store keeps at
-most one alert of a topic in any interval of that length, whoever notices it, and however often.
+a failure rule (longer if the rule says so) or of a limit, an hour of unusual activity, a day of a secret that is still
+used, for ever where the topic itself names the moment (an expiry and its lead time, a last use, the secret that is
+overdue). The store keeps at most one alert of a topic in any interval of that length, whoever notices it, and however
+often.
 """
 
 from __future__ import annotations
@@ -154,16 +155,15 @@ def failure_rules(rules: Iterable[AlertRule], per: str) -> list[AlertRule]:
     return [rule for rule in rules if kind_of(rule) is kind and rule.settings.get("per", "key") == per]
 
 
-def cell_of(rule: AlertRule, at: Instant) -> tuple[Instant, int]:
-    """Return when the cell of a failure *rule* began that *at* falls into, and how long a cell is."""
-    length = max(1, rule.settings["window"] // CELLS)
+def cell_of(window: int, at: Instant) -> tuple[Instant, int]:
+    """Return when the cell of a *window* of this length began that *at* falls into, and how long a cell is."""
+    length = max(1, window // CELLS)
     return at - at % length, length
 
 
-def counted_as(rule: AlertRule) -> str:
-    """Return what failures of *rule* are kept under: never together with those of a window of another length, which a
-    rule of the same name may have that took its place."""
-    return f"{rule.name} {rule.settings.get('per', 'key')} {rule.settings['window']}"
+def counted_as(per: str, window: int) -> str:
+    """Return what failures are kept under: once for all rules with windows of one length, and never with others."""
+    return f"{per} {window}"
 
 
 def too_many_failures(rule: AlertRule, failure: Failure, count: int, now: Instant) -> Alert | None:
@@ -178,7 +178,8 @@ def too_many_failures(rule: AlertRule, failure: Failure, count: int, now: Instan
     )
     key = failure.subject if failure.per == "key" else ""
     of = (failure.organization, failure.keyspace)
-    return _alert(rule, of, failure.subject, key, now, message, window, (failure.per,), least, None, count)
+    quiet = max(window, rule.quiet)
+    return _alert(rule, of, failure.subject, key, now, message, quiet, (failure.per,), least, None, count)
 
 
 def unusual(rule: AlertRule, activity: Activity, now: Instant) -> Alert | None:

@@ -90,6 +90,8 @@ class AlertRule:
     """One of `ALERTS`."""
     settings: Mapping[str, Any]
     """By the words of the file; durations in microseconds."""
+    quiet: int = 0
+    """Microseconds between two alerts of a topic, at least; a kind may have more of its own."""
 
 
 @dataclass(frozen=True, slots=True)

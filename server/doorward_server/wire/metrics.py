@@ -43,7 +43,7 @@ class Metrics(Collector):
         self._hits: Counter[str] = Counter()
         self._waits: dict[str, list[int]] = {}
         self._waited: Counter[str] = Counter()
-        self._losses: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        self._losses: Callable[[], tuple[int, int, int]] = lambda: (0, 0, 0)
         self._freshness: Freshness | None = None
         self._polls: Mapping[str, int] = {}
 
@@ -72,8 +72,8 @@ class Metrics(Collector):
         """Tell of *freshness*, and of *polls* by what became of them, whenever somebody asks."""
         self._freshness, self._polls = freshness, polls
 
-    def watch_losses(self, losses: Callable[[], tuple[int, int]]) -> None:
-        """Tell of *losses*, decisions that were not counted and records that were not kept, whenever somebody asks."""
+    def watch_losses(self, losses: Callable[[], tuple[int, int, int]]) -> None:
+        """Tell of *losses*, whenever somebody asks: of decisions not counted, records not kept, alerts not noted."""
         self._losses = losses
 
     def collect(self) -> Iterator[Metric]:
@@ -106,9 +106,10 @@ class Metrics(Collector):
         for outcome, buckets in list(self._waits.items()):
             waits.add_metric((outcome,), _cumulative(buckets), self._waited[outcome])
         yield waits
-        uncounted, unrecorded = self._losses()
+        uncounted, unrecorded, unnoted = self._losses()
         yield CounterMetricFamily("doorward_usage_dropped", "Decisions missing in usage.", uncounted)
         yield CounterMetricFamily("doorward_decisions_dropped", "Sampled decisions missing in the log.", unrecorded)
+        yield CounterMetricFamily("doorward_alerts_dropped", "Failures and alerts there was no room for.", unnoted)
         if self._freshness is not None:
             yield from _cached(self._freshness, self._polls)
 
