@@ -55,19 +55,19 @@ def test_a_rule_of_the_same_name_takes_the_place_of_the_keyspaces() -> None:
     mine = "{when: unused, after: 7d}"
     found = ruled(shop(), soon=mine)
     assert names(found.rules) == {**ALERTS, "soon": mine}
-    assert names(found.own) == {"soon": mine}
+    assert names(found.apart) == {"soon": mine}
 
 
 def test_another_name_adds_one() -> None:
     found = ruled(shop(), idle="{when: unused, after: 90d}")
     assert names(found.rules) == {**ALERTS, "idle": "{when: unused, after: 90d}"}
-    assert names(found.own) == {"idle": "{when: unused, after: 90d}"}
+    assert names(found.apart) == {"idle": "{when: unused, after: 90d}"}
 
 
 def test_what_is_silenced_is_not_told() -> None:
     found = ruled(shop(), leak="")
     assert names(found.rules) == {name: ALERTS[name] for name in ("soon", "near")}
-    assert found.own == ()
+    assert found.apart == ()
     assert found.problems == {}
 
 
@@ -82,7 +82,7 @@ def test_a_rule_that_no_longer_goes_with_the_keyspace_is_passed_over_as_if_it_we
     bare = shop({"near": "{when: leaked}"}, limits={})
     found = ruled(bare, near="{when: limit_nearly_used, percent: [50]}", soon="", idle="{when: unused, after: 1d}")
     assert names(found.rules) == {"near": "{when: leaked}", "idle": "{when: unused, after: 1d}"}
-    assert names(found.own) == names(found.rules), "nobody else looks at this organization for the keyspace's"
+    assert names(found.apart) == names(found.rules), "nobody else looks at this organization for the keyspace's"
     assert found.problems == {
         "near": "there are no limits to be nearly used: limits.windows is empty", "soon": NOTHING_TO_SILENCE,
     }  # fmt: skip

@@ -109,6 +109,14 @@ def test_the_rule_may_name_another_factor() -> None:
     assert alerts.unusual(strict, activity(150, 100), NOW) is not None
 
 
+@pytest.mark.parametrize("factor", [None, 1.01, 1.5, 4.0])
+def test_no_key_is_unusual_that_does_less_than_the_least_that_is_read(factor: float | None) -> None:
+    rule = AlertRule("unusual", "unusual_activity", {} if factor is None else {"factor": factor})
+    least = alerts.least(rule)
+    assert alerts.unusual(rule, activity(least - 1, 0), NOW) is None
+    assert alerts.unusual(rule, activity(least, 0), NOW) is not None
+
+
 def test_a_key_without_a_week_of_history_is_not_judged() -> None:
     assert alerts.unusual(UNUSUAL, activity(1_000_000), NOW) is None
 

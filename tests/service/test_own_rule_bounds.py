@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -10,11 +10,13 @@ from google.protobuf.duration_pb2 import Duration
 
 from doorward.v1 import directory_pb2, keys_pb2
 from doorward_server.core import alerts as rules
+from doorward_server.core.alerts import AlertKind, KeyFacts
 from doorward_server.core.errors import StoreUnavailable
 from doorward_server.core.policy import Keyspace
 from doorward_server.service import noted, own_rules
+from doorward_server.store.alerts import Whose
 from tests.service.door import Door
-from tests.service.test_alerting import ask, flush, told, wrong
+from tests.service.test_alerting import ask, flush, sweep, told, wrong
 from tests.service.test_own_rules import DAY, apply, fail, look, names, rule
 from tests.store.statements import counted
 
@@ -172,8 +174,77 @@ def test_a_deleted_organization_is_looked_at_no_more(door: Door) -> None:
     rule(door, gone, name, "idle", "{when: unused, after: 30d}")
     door.run(door.directory.DeleteOrganization(directory_pb2.DeleteOrganizationRequest(id=gone), door.caller()))
     assert look(door)
-    assert list(door.app.watch.own_rules.own(compiled(door, name))) == []
+    assert list(door.app.watch.own_rules.apart(compiled(door, name))) == []
     assert door.app.store.alert_rules.list_some(gone, name) == []
+
+
+# --- in a sweep -------------------------------------------------------------------------------------------------------
+
+
+def asked_for(door: Door, monkeypatch: pytest.MonkeyPatch, broken: Callable[[Whose], bool]) -> list[Whose]:
+    """Whose keys a sweep looks at, from now on; where *broken* says so, it cannot."""
+    asked: list[Whose] = []
+    whole = door.app.store.alerts.list_due
+
+    def list_due(
+        keyspace: str, kind: AlertKind, bounds: Sequence[object], after: Any, limit: int, whose: Whose
+    ) -> list[KeyFacts]:
+        asked.append(whose)
+        if broken(whose):
+            raise StoreUnavailable  # as PostgreSQL's statement_timeout has it
+        return whole(keyspace, kind, bounds, after, limit, whose)
+
+    monkeypatch.setattr(door.app.store.alerts, "list_due", list_due)
+    return asked
+
+
+def test_a_rule_that_cannot_be_looked_at_keeps_no_other_from_it(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = apply(door, "alerts: {idle: {when: unused, after: 90d}}")
+    acme, umbra = door.organization(), door.organization("umbra")
+    for organization in (acme, umbra):
+        rule(door, organization, name, "mine", "{when: unused, after: 10d}")
+        door.create(organization, name)
+    door.clock.advance(11 * DAY)
+    pruned = calls(monkeypatch, door.app.store.alerts, "prune")
+    asked_for(door, monkeypatch, lambda whose: whose.organization == acme)
+    with pytest.raises(StoreUnavailable):
+        sweep(door)
+    assert (names(door, acme), names(door, umbra)) == ([], ["mine"])
+    assert pruned[-1:] == [0], "what is over goes, whatever becomes of the rest"
+
+
+def test_a_sweep_ends_where_the_store_is_away(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = apply(door, LEAK)
+    for word in ("acme", "umbra"):
+        rule(door, door.organization(word), name, "mine", "{when: unused, after: 10d}")
+
+    def away() -> None:
+        raise StoreUnavailable
+
+    def broken(whose: Whose) -> bool:
+        monkeypatch.setattr(door.app.store.alert_rules, "stamp", away)
+        return True
+
+    asked = asked_for(door, monkeypatch, broken)
+    with pytest.raises(StoreUnavailable):
+        sweep(door)
+    assert len(asked) == 1
+
+
+def test_what_is_busy_is_read_once_however_many_rules_there_are(door: Door) -> None:
+    name = apply(door, LEAK)
+    door.clock.advance(61)
+    with counted(door.app.store) as statements:
+        sweep(door)
+    assert not [it for it in statements if "usage_cell" in it], "nobody wants to know"
+    for word in ("acme", "umbra"):
+        organization = door.organization(word)
+        for factor in (2, 3, 4):
+            rule(door, organization, name, f"odd{factor}", f"{{when: unusual_activity, factor: {factor}}}")
+    door.clock.advance(61)
+    with counted(door.app.store) as statements:
+        sweep(door)
+    assert sum("usage_cell" in it and "GROUP BY" in it for it in statements) == 1
 
 
 # --- in memory --------------------------------------------------------------------------------------------------------

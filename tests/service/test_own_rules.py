@@ -257,6 +257,7 @@ def test_unusual_activity_is_judged_by_the_organizations_own_factor(door: Door, 
     made = {it: door.create(it, watched).key.id for it in (acme, umbra, other)}
     before, door.clock.now = door.clock.now, door.clock.now + WEEK
     cells = Cells()
+    cells.cells[_cell(other, "key_gone", watched, before - 3600 * 1_000_000)] = 1
     for organization, key in made.items():
         cells.cells[_cell(organization, key, watched, before)] = 100
         cells.cells[_cell(organization, key, watched, door.clock.now)] = 500

@@ -8,19 +8,21 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 
-from doorward_server.core.alerts import HOUR, WEEK, Acknowledgement, AlertFilter, AlertKind, Failure
+from doorward_server.core.alerts import HOUR, WEEK, Acknowledgement, Activity, AlertFilter, AlertKind, Failure
 from doorward_server.core.errors import NotFound
 from doorward_server.core.model import DAY, SECOND, Use
 from doorward_server.core.usage import Cell, Cells, hour_of
 from doorward_server.store import Store
 from doorward_server.store.alerts import FailureCell
 from tests import databases
-from tests.store.values import NOW, add_key, alert, event, secret
+from tests.store.statements import counted
+from tests.store.values import NOW, QUOTAS, add_key, alert, event, key, secret
 
 BY_KEY = Failure("acme", "aiia", "key", "key_1")
 WINDOW = 600 * SECOND
@@ -221,8 +223,15 @@ def used(store: Store, key: str, hour: int, count: int, organization: str = "acm
     store.usage.add(f"{organization}/{key}/{hour}/{count}", 1, cells, NOW)
 
 
+WEEKS_BEFORE = [hour_of(NOW) - n * WEEK for n in (1, 2, 3, 4)]
+
+
+def busy_now(store: Store, least: int) -> list[Activity]:
+    return store.alerts.list_busy("aiia", hour_of(NOW), least, WEEKS_BEFORE, lambda organization, count: True)
+
+
 def check_the_baseline_is_the_keys_own(store: Store) -> None:
-    hour, before = hour_of(NOW), [hour_of(NOW) - n * WEEK for n in (1, 2, 3, 4)]
+    before = WEEKS_BEFORE
     mine = add_key(store, created_at=NOW - 22 * DAY, id="key_mine")
     other = add_key(store, created_at=NOW - 22 * DAY, id="key_other")
     used(store, mine.id, NOW, 900)
@@ -232,7 +241,8 @@ def check_the_baseline_is_the_keys_own(store: Store) -> None:
         used(store, other.id, before[n], 10_000)
         used(store, mine.id, before[n] + HOUR, 10_000)
         used(store, mine.id, before[n], 10_000, organization="umbra")
-    (busy,) = store.alerts.list_busy("aiia", hour, 100, before)
+    used(store, "key_gone", before[3] - HOUR, 1)
+    (busy,) = busy_now(store, 100)
     assert (busy.key, busy.count) == (mine.id, 900)
     assert busy.before == (10, 20, 30), "the fourth week is from before it was made"
 
@@ -243,12 +253,49 @@ def test_the_baseline_is_the_keys_own(store: Store) -> None:
 
 def test_what_was_never_counted_is_no_baseline(store: Store) -> None:
     """Of a product that was taken in last week with old keys, or whose older counts are gone, nothing is usual yet."""
-    hour, before = hour_of(NOW), [hour_of(NOW) - n * WEEK for n in (1, 2, 3, 4)]
     old = add_key(store, created_at=NOW - 300 * DAY, id="key_old")
     used(store, old.id, NOW, 900)
-    assert [it.before for it in store.alerts.list_busy("aiia", hour, 100, before)] == [()]
-    used(store, "key_gone", before[1], 1)
-    assert [it.before for it in store.alerts.list_busy("aiia", hour, 100, before)] == [(0, 0)]
+    assert [it.before for it in busy_now(store, 100)] == [()]
+    used(store, "key_gone", WEEKS_BEFORE[1], 1)
+    assert [it.before for it in busy_now(store, 100)] == [(0,)], "of the first hour, perhaps only a part was counted"
+    used(store, "key_gone", WEEKS_BEFORE[1] - HOUR, 1)
+    assert [it.before for it in busy_now(store, 100)] == [(0, 0)]
+
+
+def test_what_a_key_did_before_it_was_imported_is_no_baseline(store: Store) -> None:
+    """Doorward counted none of that, although the key is old, and others of the keyspace were counted."""
+    used(store, "key_other", WEEKS_BEFORE[3] - HOUR, 1)
+    old = key(created_at=NOW - 300 * DAY, id="key_old")
+    taken_in = event("acme", "keys:import", old.id, target_type="key", at=WEEKS_BEFORE[1] + DAY)
+    store.add_key(old, taken_in, QUOTAS)
+    store.update_key("acme", old.id, lambda it: (it, replace(taken_in, at=NOW)))
+    used(store, old.id, NOW, 900)
+    assert [it.before for it in busy_now(store, 100)] == [(0,)]
+
+
+def test_of_what_is_not_much_for_its_organization_nothing_more_is_read(store: Store) -> None:
+    for organization in ("acme", "umbra"):
+        made = add_key(store, id=f"key_{organization}", organization=organization)
+        used(store, made.id, NOW, 900, organization=organization)
+    asked: list[tuple[str, int]] = []
+
+    def much(organization: str, count: int) -> bool:
+        asked.append((organization, count))
+        return organization == "umbra"
+
+    busy = store.alerts.list_busy("aiia", hour_of(NOW), 100, WEEKS_BEFORE, much)
+    assert [it.key for it in busy] == ["key_umbra"]
+    assert sorted(asked) == [("acme", 900), ("umbra", 900)]
+
+
+def test_a_look_at_an_hour_reads_no_other_hour(store: Store, store_url: str) -> None:
+    if not store_url.startswith("sqlite"):
+        pytest.skip("PostgreSQL goes by how many there are")
+    with counted(store) as statements:
+        busy_now(store, 100)
+    (sql,) = [it for it in statements if "GROUP BY" in it]
+    plan = [row[3] for row in store._look(lambda tx: tx.ask(f"EXPLAIN QUERY PLAN {sql}", "aiia", hour_of(NOW), 100))]
+    assert "SEARCH usage_cell USING INDEX usage_cell_keyspace (keyspace=? AND hour=?)" in plan
 
 
 # --- what is due ------------------------------------------------------------------------------------------------------

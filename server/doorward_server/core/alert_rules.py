@@ -70,9 +70,9 @@ class Ruling:
     """The rules that one organization is told by in one keyspace."""
 
     rules: tuple[AlertRule, ...]
-    own: tuple[AlertRule, ...]
-    """Those of them whose names it has rules of: what the keyspace's other organizations are looked at for without it.
-    The keyspace's are among them where its own are passed over."""
+    apart: tuple[AlertRule, ...]
+    """Those of them that have the name of an own rule. Looking through all organizations for a rule leaves out who has
+    one of its name, whatever that says: so it is looked at for these by itself."""
     nearly: int
     """As `Sections.nearly`."""
     problems: Mapping[str, str]

@@ -141,7 +141,7 @@ class Activity:
     hour: Instant
     count: int
     before: tuple[int, ...]
-    """At most `WEEKS`, none from before the key was made."""
+    """At most `WEEKS`, none from before Doorward had the key and counted in its keyspace."""
 
 
 def kind_of(rule: AlertRule) -> AlertKind:
@@ -180,6 +180,12 @@ def too_many_failures(rule: AlertRule, failure: Failure, count: int, now: Instan
     of = (failure.organization, failure.keyspace)
     quiet = max(window, rule.quiet)
     return _alert(rule, of, failure.subject, key, now, message, quiet, (failure.per,), least, None, count)
+
+
+def least(rule: AlertRule) -> int:
+    """Return the decisions in an hour from which an unusual_activity *rule* may tell, whatever the baseline."""
+    factor: float = rule.settings.get("factor", FACTOR)
+    return math.ceil(factor * LEAST)
 
 
 def unusual(rule: AlertRule, activity: Activity, now: Instant) -> Alert | None:

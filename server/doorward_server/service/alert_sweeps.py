@@ -1,15 +1,19 @@
 """What time brings about that somebody must be told of: nobody calls for it, so replicas look, one at a time.
 
 Every minute at how much keys do in this hour, every ten minutes at their expiries, last uses and rotations. A replica
-that dies over it leaves the rest to the next one's turn; what two find is kept once.
+that dies over it leaves the rest to the next one's turn; what two find is kept once. A rule that cannot be looked at
+keeps no other from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+
+import structlog
 
 from doorward_server.core import alerts as rules
-from doorward_server.core.alerts import HOUR, LEAST, WEEK, WEEKS, Alert, AlertKind, KeyFacts
+from doorward_server.core.alerts import HOUR, WEEK, WEEKS, Alert, AlertKind, KeyFacts
 from doorward_server.core.model import DAY, SECOND, Instant
 from doorward_server.core.policy import Keyspace
 from doorward_server.core.sections import AlertRule
@@ -28,9 +32,9 @@ CHUNK = 250
 KEPT = 400 * DAY
 """How long alerts stay in the store."""
 KINDS = (AlertKind.EXPIRING, AlertKind.UNUSED, AlertKind.ROTATION_OVERDUE)
-ACTIVITIES = (AlertKind.UNUSUAL_ACTIVITY,)
-Looking = tuple[Keyspace, AlertRule, Whose]
-"""A rule, and whose keys it looks at."""
+Work = tuple[str, Callable[[], int]]
+"""What it is about, for the log; what it returns is how many alerts came of it."""
+log = structlog.get_logger("doorward")
 
 
 class AlertSweeps:
@@ -42,25 +46,40 @@ class AlertSweeps:
         self._own_rules = own_rules
 
     def sweep(self, now: Instant) -> int:
-        """Do what no replica has done lately; return how many alerts there are for it. Raises StoreUnavailable."""
-        told = 0
-        if self._store.alerts.is_due("alerts/activity", now, ACTIVITY):
-            told += sum(self._look_at_activity(*it, now) for it in self._rules() if _kind(it) in ACTIVITIES)
-        if self._store.alerts.is_due("alerts/keys", now, KEYS):
-            told += sum(self._look_at_keys(*it, now) for it in self._rules() if _kind(it) in KINDS)
-            while self._store.alerts.prune(now, now - KEPT):
-                pass
+        """Do what no replica has done lately; return how many alerts there are for it.
+
+        Raises StoreUnavailable, and whatever else kept it from a part: then all others were done.
+        """
+        activity = self._store.alerts.is_due("alerts/activity", now, ACTIVITY)
+        keys = self._store.alerts.is_due("alerts/keys", now, KEYS)
+        told, problems = 0, []
+        for about, work in self._work(now, activity=activity, keys=keys):
+            try:
+                told += work()
+            except Exception as problem:  # noqa: BLE001  # whatever it is, it is no reason to look at nothing else
+                log.warning("alerts of a rule wait for the next sweep", rule=about, why=type(problem).__name__)
+                problems.append(problem)
+                self._own_rules.look()  # raises if it is the store that is away: nothing else could be done either
+        if problems:
+            raise problems[0]
         return told
 
-    def _rules(self) -> Iterator[Looking]:
-        """Yield each rule there is: the keyspaces' for all who have none of its name, and those of organizations."""
-        self._own_rules.look()
-        for keyspace in self._keyspaces():
-            for rule in keyspace.sections.alerts:
-                yield keyspace, rule, Whose(rule=rule.name)
-            for organization, own in self._own_rules.own(keyspace):
-                for rule in own:
-                    yield keyspace, rule, Whose(organization=organization)
+    def _work(self, now: Instant, *, activity: bool, keys: bool) -> Iterator[Work]:
+        if keys:
+            yield "pruning", partial(self._prune, now)
+        if activity or keys:
+            self._own_rules.look()
+            for keyspace in self._keyspaces():
+                if activity:
+                    yield f"{keyspace.name} activity", partial(self._look_at_activity, keyspace, now)
+                for rule, whose in self._rules(keyspace) if keys else ():
+                    about = f"{keyspace.name} {whose.organization}/{rule.name}"
+                    yield about, partial(self._look_at_keys, keyspace, rule, whose, now)
+
+    def _prune(self, now: Instant) -> int:
+        while self._store.alerts.prune(now, now - KEPT):
+            pass
+        return 0
 
     def _keyspaces(self) -> Iterator[Keyspace]:
         after = ""
@@ -68,12 +87,32 @@ class AlertSweeps:
             yield from (self._catalog.compiled(it.name, it.source) for it in page)
             after = page[-1].name
 
-    def _look_at_activity(self, keyspace: Keyspace, rule: AlertRule, whose: Whose, now: Instant) -> int:
+    def _rules(self, keyspace: Keyspace) -> Iterator[tuple[AlertRule, Whose]]:
+        """Yield each rule about keys: the keyspace's for all who have none of its name, and those of organizations."""
+        for rule in _of_kinds(KINDS, keyspace.sections.alerts):
+            yield rule, Whose(rule=rule.name)
+        for organization, apart in self._own_rules.apart(keyspace):
+            for rule in _of_kinds(KINDS, apart):
+                yield rule, Whose(organization=organization)
+
+    def _look_at_activity(self, keyspace: Keyspace, now: Instant) -> int:
+        """Read once what is busy for anybody's rule, and judge it by the rules of whose it is."""
+        apart = [rule for _, found in self._own_rules.apart(keyspace) for rule in found]
+        leasts = [rules.least(it) for it in _unusual([*keyspace.sections.alerts, *apart])]
+        if not leasts:
+            return 0
+
+        def of(organization: str) -> list[AlertRule]:
+            return _unusual(self._own_rules.of(organization, keyspace))
+
+        def much(organization: str, count: int) -> bool:
+            return any(count >= rules.least(it) for it in of(organization))
+
         hour = now - now % HOUR
         before = [hour - n * WEEK for n in range(1, WEEKS + 1)]
-        least = int(rule.settings.get("factor", rules.FACTOR) * LEAST)
-        busy = self._store.alerts.list_busy(keyspace.name, hour, least, before, whose)
-        return self._tell([it for it in (rules.unusual(rule, activity, now) for activity in busy) if it is not None])
+        busy = self._store.alerts.list_busy(keyspace.name, hour, min(leasts), before, much)
+        found = (rules.unusual(rule, it, now) for it in busy for rule in of(it.organization))
+        return self._tell([it for it in found if it is not None])
 
     def _look_at_keys(self, keyspace: Keyspace, rule: AlertRule, whose: Whose, now: Instant) -> int:
         told = 0
@@ -93,8 +132,11 @@ class AlertSweeps:
         return sum(len(self._store.alerts.add(chunk)) for chunk in chunks)
 
 
-def _kind(looking: Looking) -> AlertKind:
-    return rules.kind_of(looking[1])
+def _of_kinds(kinds: Iterable[AlertKind], found: Iterable[AlertRule]) -> list[AlertRule]:
+    return [rule for rule in found if rules.kind_of(rule) in kinds]
+
+
+_unusual = partial(_of_kinds, (AlertKind.UNUSUAL_ACTIVITY,))
 
 
 def _bounds(keyspace: Keyspace, rule: AlertRule, now: Instant) -> tuple[object, ...]:

@@ -40,11 +40,11 @@ class OwnRules:
         ruled = self._known.get((organization, keyspace.name))
         return keyspace.sections.nearly if ruled is None else ruled.by(keyspace).nearly
 
-    def own(self, keyspace: Keyspace) -> Iterator[tuple[str, tuple[AlertRule, ...]]]:
-        """Yield, with its id, each organization that has names of its own in *keyspace*, and the rules under them."""
+    def apart(self, keyspace: Keyspace) -> Iterator[tuple[str, tuple[AlertRule, ...]]]:
+        """Yield each organization that has rules of its own in *keyspace*, and what it is looked at for by itself."""
         for (organization, name), ruled in self._known.items():
             if name == keyspace.name:
-                yield organization, ruled.by(keyspace).own
+                yield organization, ruled.by(keyspace).apart
 
     def look(self) -> bool:
         """Read all rules if one has changed; tell whether one has. Blocking. Raises StoreUnavailable."""

@@ -6,7 +6,7 @@ of their commits, and whoever has read up to a number has missed none below it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -73,8 +73,15 @@ _DUE = {
     AlertKind.ROTATION_OVERDUE: f"s.created_at <= ? AND NOT {_TOLD.format('s.created_at', AlertKind.ROTATION_OVERDUE)}",
 }
 _BUSY = """
-SELECT k.organization, k.key, SUM(k.count) FROM usage_cell AS k WHERE k.keyspace = ? AND k.hour = ? AND k.key <> ''
-AND {whose} GROUP BY k.organization, k.key HAVING SUM(k.count) >= ?
+SELECT organization, key, SUM(count) FROM usage_cell WHERE keyspace = ? AND hour = ? AND key <> ''
+GROUP BY organization, key HAVING SUM(count) >= ?
+"""
+_MADE = """
+SELECT k.created_at, (
+    SELECT CASE WHEN e.action = 'keys:import' THEN e.at END FROM event AS e
+    WHERE e.organization = k.organization AND e.target = k.id AND e.target_type = 'key' ORDER BY e.sequence LIMIT 1
+)
+FROM key AS k WHERE k.organization = ? AND k.id = ?
 """
 _MINE = "k.organization = ?"
 _OTHERS = """
@@ -117,6 +124,8 @@ class Whose(NamedTuple):
 
 
 ANYBODYS = Whose()
+Much = Callable[[str, int], bool]
+"""Tells of an organization whether so many decisions about one of its keys are worth another look."""
 
 
 class AlertStore:
@@ -179,14 +188,15 @@ class AlertStore:
         return [KeyFacts(*row) for row in rows]
 
     def list_busy(
-        self, keyspace: str, hour: Instant, least: int, hours_before: Sequence[Instant], whose: Whose = ANYBODYS
+        self, keyspace: str, hour: Instant, least: int, hours_before: Sequence[Instant], much: Much
     ) -> list[Activity]:
-        """Return the keys that did *least* or more in *hour*, with what they did in *hours_before*.
+        """Return the keys that did *least* or more in *hour*, and *much* for their organization, with what they did in
+        *hours_before*.
 
-        Hours that had begun when the key was made are left out, and those from before anything of the keyspace was
-        counted.
+        Hours that had begun when the key was made or imported are left out, and those up to the first in which anything
+        of the keyspace was counted.
         """
-        return self._read(lambda tx: _list_busy(tx, keyspace, hour, least, hours_before, whose))
+        return self._read(lambda tx: _list_busy(tx, keyspace, hour, least, hours_before, much))
 
     def is_due(self, name: str, now: Instant, every: int) -> bool:
         """Tell whether periodic work is due, and if so say that it is being done: one replica is told so.
@@ -289,17 +299,18 @@ def _count(tx: Transaction, cell: FailureCell) -> int:
 
 
 def _list_busy(
-    tx: Transaction, keyspace: str, hour: Instant, least: int, hours_before: Sequence[Instant], whose: Whose
+    tx: Transaction, keyspace: str, hour: Instant, least: int, hours_before: Sequence[Instant], much: Much
 ) -> list[Activity]:
-    # Before that nothing was counted: the keyspace was imported, or Doorward was of an older version, or it was pruned.
+    # Before that nothing was counted: the keyspace was new, or Doorward was of an older version, or it was pruned. In
+    # that hour, perhaps not all of it.
     ((first,),) = tx.ask("SELECT MIN(hour) FROM usage_cell WHERE keyspace = ?", keyspace)
     found = []
-    condition, of = whose.condition
-    for organization, key, count in tx.ask(_BUSY.format(whose=condition), keyspace, hour, of, least):
-        made = tx.ask("SELECT created_at FROM key WHERE organization = ? AND id = ?", organization, key)
-        if made:
-            known_since = max(first, made[0][0])
-            before = tuple(_sum(tx, organization, key, it) for it in hours_before if it >= known_since)
+    for organization, key, count in tx.ask(_BUSY, keyspace, hour, least):
+        made = tx.ask(_MADE, organization, key) if much(organization, int(count)) else []
+        for created_at, imported_at in made:
+            since = max(created_at, imported_at or 0)
+            hours = [it for it in hours_before if it > first and it >= since]
+            before = tuple(_sum(tx, organization, key, it) for it in hours)
             found.append(Activity(organization, keyspace, key, hour, int(count), before))
     return found
 
