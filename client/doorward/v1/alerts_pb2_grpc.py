@@ -109,8 +109,8 @@ class AlertServiceServicer(object):
     def SetAlertRule(self, request, context):
         """Gives an organization a rule of its own in a keyspace, or changes it. For this organization it takes the place of the
         keyspace's rule of the same name; another name adds one; `silenced` keeps the keyspace's rule from telling. The same
-        again changes nothing. All servers go by it within a few seconds. An organization has 50 in a keyspace at most.
-        Permission `alert-rules:set`.
+        again changes nothing. All servers go by it within a few seconds. An organization has 50 in a keyspace at most,
+        five of a kind, and some bounds that keyspaces' rules do not have: see docs/alerts.md. Permission `alert-rules:set`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

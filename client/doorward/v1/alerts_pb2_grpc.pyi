@@ -54,8 +54,8 @@ class AlertServiceStub:
     SetAlertRule: _grpc.UnaryUnaryMultiCallable[_alerts_pb2.SetAlertRuleRequest, _alerts_pb2.SetAlertRuleResponse]
     """Gives an organization a rule of its own in a keyspace, or changes it. For this organization it takes the place of the
     keyspace's rule of the same name; another name adds one; `silenced` keeps the keyspace's rule from telling. The same
-    again changes nothing. All servers go by it within a few seconds. An organization has 50 in a keyspace at most.
-    Permission `alert-rules:set`.
+    again changes nothing. All servers go by it within a few seconds. An organization has 50 in a keyspace at most,
+    five of a kind, and some bounds that keyspaces' rules do not have: see docs/alerts.md. Permission `alert-rules:set`.
     """
     ListAlertRules: _grpc.UnaryUnaryMultiCallable[_alerts_pb2.ListAlertRulesRequest, _alerts_pb2.ListAlertRulesResponse]
     """The rules of an organization in a keyspace, by name: the keyspace's that it has not replaced, and its own, those that
@@ -92,8 +92,8 @@ class AlertServiceAsyncStub(AlertServiceStub):
     SetAlertRule: _aio.UnaryUnaryMultiCallable[_alerts_pb2.SetAlertRuleRequest, _alerts_pb2.SetAlertRuleResponse]  # type: ignore[assignment]
     """Gives an organization a rule of its own in a keyspace, or changes it. For this organization it takes the place of the
     keyspace's rule of the same name; another name adds one; `silenced` keeps the keyspace's rule from telling. The same
-    again changes nothing. All servers go by it within a few seconds. An organization has 50 in a keyspace at most.
-    Permission `alert-rules:set`.
+    again changes nothing. All servers go by it within a few seconds. An organization has 50 in a keyspace at most,
+    five of a kind, and some bounds that keyspaces' rules do not have: see docs/alerts.md. Permission `alert-rules:set`.
     """
     ListAlertRules: _aio.UnaryUnaryMultiCallable[_alerts_pb2.ListAlertRulesRequest, _alerts_pb2.ListAlertRulesResponse]  # type: ignore[assignment]
     """The rules of an organization in a keyspace, by name: the keyspace's that it has not replaced, and its own, those that
@@ -151,8 +151,8 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_alerts_pb2.SetAlertRuleResponse, _abc.Awaitable[_alerts_pb2.SetAlertRuleResponse]]:
         """Gives an organization a rule of its own in a keyspace, or changes it. For this organization it takes the place of the
         keyspace's rule of the same name; another name adds one; `silenced` keeps the keyspace's rule from telling. The same
-        again changes nothing. All servers go by it within a few seconds. An organization has 50 in a keyspace at most.
-        Permission `alert-rules:set`.
+        again changes nothing. All servers go by it within a few seconds. An organization has 50 in a keyspace at most,
+        five of a kind, and some bounds that keyspaces' rules do not have: see docs/alerts.md. Permission `alert-rules:set`.
         """
 
     @_abc_1.abstractmethod
