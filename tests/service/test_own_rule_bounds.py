@@ -14,7 +14,7 @@ from doorward_server.core.alerts import AlertKind, KeyFacts
 from doorward_server.core.errors import StoreUnavailable
 from doorward_server.core.policy import Keyspace
 from doorward_server.service import noted, own_rules
-from doorward_server.store.alerts import Whose
+from doorward_server.store.alerts import Place, Whose
 from tests.service.door import Door
 from tests.service.test_alerting import ask, flush, sweep, told, wrong
 from tests.service.test_own_rules import DAY, apply, fail, look, names, rule
@@ -187,12 +187,12 @@ def asked_for(door: Door, monkeypatch: pytest.MonkeyPatch, broken: Callable[[Who
     whole = door.app.store.alerts.list_due
 
     def list_due(
-        keyspace: str, kind: AlertKind, bounds: Sequence[object], after: Any, limit: int, whose: Whose
-    ) -> list[KeyFacts]:
+        keyspace: str, kind: AlertKind, bounds: Sequence[object], after: Place, most: int, whose: Whose
+    ) -> tuple[list[KeyFacts], Place | None]:
         asked.append(whose)
         if broken(whose):
             raise StoreUnavailable  # as PostgreSQL's statement_timeout has it
-        return whole(keyspace, kind, bounds, after, limit, whose)
+        return whole(keyspace, kind, bounds, after, most, whose)
 
     monkeypatch.setattr(door.app.store.alerts, "list_due", list_due)
     return asked

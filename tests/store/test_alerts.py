@@ -19,7 +19,7 @@ from doorward_server.core.errors import NotFound
 from doorward_server.core.model import DAY, SECOND, Use
 from doorward_server.core.usage import Cell, Cells, hour_of
 from doorward_server.store import Store
-from doorward_server.store.alerts import FailureCell
+from doorward_server.store.alerts import FailureCell, Place
 from tests import databases
 from tests.store.statements import counted
 from tests.store.values import NOW, QUOTAS, add_key, alert, event, key, secret
@@ -304,7 +304,9 @@ NOWHERE = ("", "")
 
 
 def due(store: Store, kind: AlertKind, *bounds: object) -> list[str]:
-    return [it.id for it in store.alerts.list_due("aiia", kind, bounds, NOWHERE, 100)]
+    found, end = store.alerts.list_due("aiia", kind, bounds, NOWHERE, 100)
+    assert end is None
+    return [it.id for it in found]
 
 
 def test_keys_that_expire_within_a_span_are_found(store: Store) -> None:
@@ -344,10 +346,14 @@ def test_keys_are_paged_over_all_organizations(store: Store) -> None:
     for organization in ("acme", "umbra"):
         for n in range(3):
             add_key(store, id=f"key_{organization}_{n}", organization=organization, expires_at=NOW + 1)
-    after, found = NOWHERE, []
-    while page := store.alerts.list_due("aiia", AlertKind.EXPIRING, (NOW, NOW + 1), after, 2):
+        add_key(store, id=f"key_{organization}_1x", organization=organization, expires_at=NOW + DAY)
+    after: Place | None = NOWHERE
+    found, looks = [], []
+    while after is not None:
+        page, after = store.alerts.list_due("aiia", AlertKind.EXPIRING, (NOW, NOW + 1), after, 2)
         found += [it.id for it in page]
-        after = (page[-1].organization, page[-1].id)
+        looks.append(len(page))
+    assert looks == [2, 1, 2, 1, 0], "each is over two keys, whatever is found among them"
     assert found == [f"key_{organization}_{n}" for organization in ("acme", "umbra") for n in range(3)]
 
 

@@ -20,15 +20,17 @@ from doorward_server.core.sections import AlertRule
 from doorward_server.service.catalog import Catalog
 from doorward_server.service.own_rules import OwnRules
 from doorward_server.store import Store
-from doorward_server.store.alerts import Whose
+from doorward_server.store.alerts import Place, Whose
 
 SWEEP_SECONDS = 20.0
 ACTIVITY = 60 * SECOND
 """How often all replicas together look at what keys do."""
 KEYS = 600 * SECOND
 """How often they look at keys themselves."""
+AT_ONCE = 5_000
+"""Keys that are looked at in one transaction."""
 CHUNK = 250
-"""Keys that are looked at, and alerts that are kept, at a time."""
+"""Alerts that are kept in one transaction."""
 KEPT = 400 * DAY
 """How long alerts stay in the store."""
 KINDS = (AlertKind.EXPIRING, AlertKind.UNUSED, AlertKind.ROTATION_OVERDUE)
@@ -122,10 +124,11 @@ class AlertSweeps:
         return told
 
     def _due(self, keyspace: Keyspace, rule: AlertRule, whose: Whose, now: Instant) -> Iterator[list[KeyFacts]]:
-        bounds, after = _bounds(keyspace, rule, now), ("", "")
-        while page := self._store.alerts.list_due(keyspace.name, rules.kind_of(rule), bounds, after, CHUNK, whose):
+        look = partial(self._store.alerts.list_due, keyspace.name, rules.kind_of(rule), _bounds(keyspace, rule, now))
+        after: Place | None = ("", "")
+        while after is not None:
+            page, after = look(after, AT_ONCE, whose)
             yield page
-            after = (page[-1].organization, page[-1].id)
 
     def _tell(self, alerts: Sequence[Alert]) -> int:
         chunks = (alerts[start : start + CHUNK] for start in range(0, len(alerts), CHUNK))

@@ -55,10 +55,11 @@ JOIN secret AS s ON s.organization = k.organization AND s.key = k.id AND s.ordin
     SELECT MAX(ordinal) FROM secret WHERE organization = k.organization AND key = k.id
 )
 LEFT OUTER JOIN key_use AS u ON u.organization = k.organization AND u.key = k.id
-WHERE k.keyspace = ? AND k.revoked_at IS NULL AND k.deleted_at IS NULL AND {due} AND {behind} AND {whose}
+WHERE k.keyspace = ? AND k.revoked_at IS NULL AND k.deleted_at IS NULL AND {due} AND {within}
 AND EXISTS (SELECT 1 FROM organization AS o WHERE o.id = k.organization AND o.deleted_at IS NULL)
-ORDER BY k.organization, k.id LIMIT ?
+ORDER BY k.organization, k.id
 """
+_LAST = "SELECT k.organization, k.id FROM key AS k WHERE {within} ORDER BY k.organization, k.id LIMIT 1 OFFSET ?"
 _TOLD = """
 EXISTS (
     SELECT 1 FROM alert AS a
@@ -117,13 +118,10 @@ class Whose(NamedTuple):
     organization: str = ""
     """Only those of this one, whatever rules it has; empty: of all."""
 
-    @property
-    def condition(self) -> tuple[str, str]:
-        """What `k` must be, and the parameter of that."""
-        return (_MINE, self.organization) if self.organization else (_OTHERS, self.rule)
-
 
 ANYBODYS = Whose()
+Place = tuple[str, str]
+"""Organization and id of a key; those of ("", "") are before all others."""
 Much = Callable[[str, int], bool]
 """Tells of an organization whether so many decisions about one of its keys are worth another look."""
 
@@ -171,21 +169,17 @@ class AlertStore:
         keyspace: str,
         kind: AlertKind,
         bounds: Sequence[object],
-        after: tuple[str, str],
-        limit: int,
+        after: Place,
+        most: int,
         whose: Whose = ANYBODYS,
-    ) -> list[KeyFacts]:
-        """Return keys for which a rule of *kind* may be due, by (organization, id), behind *after*.
+    ) -> tuple[list[KeyFacts], Place | None]:
+        """Look at *most* keys behind *after*, by (organization, id): one look is short, however few there are to find.
 
+        Returns those for which a rule of *kind* may be due, and behind which the next ones are; None: there are none.
         *bounds*: from and to when they expire; or the rule's time and name (unused, rotation_overdue): then those that
         it has told of since are left out.
         """
-        condition, of = whose.condition
-        # Said like this, SQLite finds the keys of one organization in order, and sorts none of them.
-        behind, place = ("k.id > ?", after[1:]) if whose.organization else ("(k.organization, k.id) > (?, ?)", after)
-        sql = _FACTS.format(due=_DUE[kind], behind=behind, whose=condition)
-        rows = self._look(lambda tx: tx.ask(sql, keyspace, *bounds, *place, of, limit))
-        return [KeyFacts(*row) for row in rows]
+        return self._read(lambda tx: _list_due(tx, keyspace, kind, bounds, after, most, whose))
 
     def list_busy(
         self, keyspace: str, hour: Instant, least: int, hours_before: Sequence[Instant], much: Much
@@ -296,6 +290,31 @@ def _count(tx: Transaction, cell: FailureCell) -> int:
     tx.change(_COUNT, *of, cell.cell, cell.count, cell.ends_at)
     ((total,),) = tx.ask(_SUM, *of, cell.since, cell.cell)
     return int(total)
+
+
+def _list_due(
+    tx: Transaction, keyspace: str, kind: AlertKind, bounds: Sequence[object], after: Place, most: int, whose: Whose
+) -> tuple[list[KeyFacts], Place | None]:
+    within, place = _within(whose.organization, ">", after)
+    rows = tx.ask(_LAST.format(within=within), *place, most - 1)
+    last = (rows[0][0], rows[0][1]) if rows else None
+    if last is not None:
+        until, end = _within(whose.organization, "<=", last)
+        within, place = f"{within} AND {until}", (*place, *end)
+    if not whose.organization:
+        within, place = f"{within} AND {_OTHERS}", (*place, whose.rule)
+    sql = _FACTS.format(due=_DUE[kind], within=within)
+    return [KeyFacts(*row) for row in tx.ask(sql, keyspace, *bounds, *place)], last
+
+
+def _within(organization: str, side: str, place: Place) -> tuple[str, tuple[str, ...]]:
+    """Return what is on one side of a place, among all keys or those of an organization, and the parameters of that.
+
+    Said like this, both stores find the keys of one organization in order, and sort none of them.
+    """
+    if organization:
+        return f"{_MINE} AND k.id {side} ?", (organization, place[1])
+    return f"(k.organization, k.id) {side} (?, ?)", place
 
 
 def _list_busy(
