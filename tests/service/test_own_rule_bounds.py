@@ -67,9 +67,9 @@ def test_one_organization_takes_no_more_than_its_part_of_what_is_noted(
     assert [it.value for it in metric.samples] == [4]
 
 
-def test_the_alerts_of_one_organization_leave_room_for_anothers(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(noted, "MOST", 12)
-    monkeypatch.setattr(noted, "MOST_OF_ONE", 3)
+def check_the_alerts_of_one_organization_leave_room_for_anothers(door: Door, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(noted, "MOST", 8)
+    patch.setattr(noted, "MOST_OF_ONE", 3)
     name = apply(door, EACH)
     evil, good = door.organization("evil"), door.organization("good")
     for organization in (evil, good):
@@ -81,6 +81,17 @@ def test_the_alerts_of_one_organization_leave_room_for_anothers(door: Door, monk
     flush(door)
     assert (len(told(door, evil)), len(told(door, good))) == (3, 1)
     assert door.app.watch.noticing.dropped == 6
+
+
+def test_the_alerts_of_one_organization_leave_room_for_anothers(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_the_alerts_of_one_organization_leave_room_for_anothers(door, monkeypatch)
+
+
+def test_without_a_part_for_each_the_room_is_the_first_ones(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check above notices the bug."""
+    monkeypatch.setattr(noted.Noted, "_takes", lambda self, there, counts, organization: there < noted.MOST)
+    with pytest.raises(AssertionError):
+        check_the_alerts_of_one_organization_leave_room_for_anothers(door, monkeypatch)
 
 
 def test_what_there_was_no_room_for_is_told_by_the_next_call(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
