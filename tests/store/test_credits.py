@@ -76,7 +76,7 @@ def test_what_has_come_back_is_there_at_the_next_debit_and_kept(store: Store, cl
     assert debit(store, clock, 1, 1, terms=terms) == [True, False]
     began = store.credits.update(ACME, terms, last_week_but_one, clock).value.since
     assert debit(store, clock, 3, 1, terms=terms) == [True, False]
-    assert store.credits.find(ACME) == Account(0, began + 10 * DAY, 10 * DAY)
+    assert store.credits.find(ACME) == Account(0, began + 10 * DAY, Refill(3, 10 * DAY))
 
 
 def test_never_more_than_is_there_whoever_takes_it_at_the_same_time(

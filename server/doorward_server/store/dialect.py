@@ -178,6 +178,10 @@ class Sqlite:
         """
         return clock()
 
+    def now(self, clock: Callable[[], Instant]) -> Instant:
+        """Return the time that `in_turn` goes by."""
+        return clock()
+
     @property
     def acknowledgements(self) -> Path:
         """The folder for them, whichever of its names the file goes by."""
@@ -311,6 +315,10 @@ class Postgresql:
         by the database's own clock, which is one for all who write.
         """
         self.database.execute_sql(_IN_TURN, (list(names),)).fetchall()
+        return self.now(clock)
+
+    def now(self, clock: Callable[[], Instant]) -> Instant:
+        """Return the time that `in_turn` goes by."""
         now: Instant = self.database.execute_sql(_NOW).fetchone()[0]
         return now
 
