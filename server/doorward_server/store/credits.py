@@ -15,10 +15,13 @@ from doorward_server.core.credits import Account, Debited, Holder, Refill, Terms
 from doorward_server.core.model import Event, Instant, Replay
 
 from . import replays
+from .dialect import WAIT
 from .entities import ORGANIZATIONS, get
 from .transaction import Transaction, Transactions
 from .values import Written
 
+SHARED_WAIT = 0.5
+"""Seconds that a transaction about several accounts waits for any of them."""
 Change = Callable[[Account, Instant], tuple[Account, Event]]
 """Makes of an account, as it is at that time, what shall be."""
 
@@ -96,7 +99,8 @@ class CreditStore:
 
 def _debit(tx: Transaction, debits: Sequence[Debit], clock: Callable[[], Instant]) -> list[Debited]:
     terms = {it.holder: it.terms for it in debits}
-    now = tx.dialect.in_turn(sorted(map(_name, terms)), clock)
+    # Where several share a transaction, one that cannot be had must not keep the others waiting: see `debiting`.
+    now = tx.dialect.in_turn(sorted(map(_name, terms)), clock, WAIT if len(terms) == 1 else SHARED_WAIT)
     before = {holder: _find(tx, holder) for holder in terms}
     accounts = {it: _at(account, terms[it], now) for it, account in before.items()}
     debited = []
