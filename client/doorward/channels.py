@@ -66,12 +66,22 @@ _KINDS = {
 # Calls whose second try could do harm or answer with an error about the first one's success. CreateKey and RotateKey
 # are not among them: every one of them carries a request_id. BatchRevokeKeys counts what it ended, which a second try
 # would not find again. ImportKeys is long and dear, and its caller sends it again if it fails. A Lease that ended
-# begins with nothing, which its holder must know. RotateWebhookSecret would forget the secret of the first try.
+# begins with nothing, which its holder must know. RotateWebhookSecret would forget the secret of the first try, and
+# SetCredits give back what was used in between. Of an Authorize that may have been charged, the server says so itself.
 _NOT_REPEATABLE = frozenset(
     f"{verb}{noun}"
     for noun in ("Organization", "Principal", "Group", "Binding", "Webhook")
     for verb in ("Create", "Delete")
-) | {"BatchRevokeKeys", "DeleteAlertRule", "DeleteKey", "DeleteResource", "ImportKeys", "Lease", "RotateWebhookSecret"}
+) | {
+    "BatchRevokeKeys",
+    "DeleteAlertRule",
+    "DeleteKey",
+    "DeleteResource",
+    "ImportKeys",
+    "Lease",
+    "RotateWebhookSecret",
+    "SetCredits",
+}
 
 SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],

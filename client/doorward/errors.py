@@ -38,6 +38,7 @@ DoorwardError
     │   └── QuotaExceeded           a quota is used up
     ├── Unavailable                 no answer: neither a denial nor a consent. Try again
     │   ├── StoreUnavailable        the store could not be asked
+    │   ├── MayBeCharged            credits may be gone for no answer
     │   └── Overloaded              too much work
     ├── DeadlineExceeded            no answer in time; whether a change was made is unknown
     └── Internal                    a defect of Doorward; `metadata["request"]` finds it in its log
@@ -312,6 +313,12 @@ class StoreUnavailable(Unavailable):
     reason = "STORE_UNAVAILABLE"
 
 
+class MayBeCharged(Unavailable):
+    """Credits may be gone for a call that got no answer; trying it again may take them again."""
+
+    reason = "MAY_BE_CHARGED"
+
+
 class Overloaded(Unavailable):
     """More work waits than can be done in time."""
 
@@ -334,37 +341,13 @@ class Internal(CallFailed):
 BY_REASON: Mapping[str, type[CallFailed]] = {
     kind.reason: kind
     for kind in (
-        InvalidField,
-        UnknownReference,
-        PageTokenInvalid,
-        RequestIdReused,
-        KeyspaceInvalid,
-        CallerUnauthenticated,
-        CallerForbidden,
-        GrantForbidden,
-        NotFound,
-        AlreadyExists,
-        KeyIsRevoked,
-        KeyIsExpired,
-        OrganizationIsDisabled,
-        PrincipalIsDisabled,
-        BuiltIn,
-        Immutable,
-        NotRecoverable,
-        CountMismatch,
-        ChainIsBroken,
-        TooManyActiveKeys,
-        GroupCycle,
-        KeysStranded,
-        KeyspaceTestsFailed,
-        RevisionNotReached,
-        EtagMismatch,
-        QuotaExceeded,
-        StoreUnavailable,
-        Overloaded,
-        Internal,
+        InvalidField, UnknownReference, PageTokenInvalid, RequestIdReused, KeyspaceInvalid, CallerUnauthenticated,
+        CallerForbidden, GrantForbidden, NotFound, AlreadyExists, KeyIsRevoked, KeyIsExpired, OrganizationIsDisabled,
+        PrincipalIsDisabled, BuiltIn, Immutable, NotRecoverable, CountMismatch, ChainIsBroken, TooManyActiveKeys,
+        GroupCycle, KeysStranded, KeyspaceTestsFailed, RevisionNotReached, EtagMismatch, QuotaExceeded,
+        StoreUnavailable, MayBeCharged, Overloaded, Internal,
     )
-}
+}  # fmt: skip
 """One class for each ErrorReason of the contract (without its prefix), and one reason for each class."""
 
 BY_CODE: Mapping[str, type[CallFailed]] = {

@@ -170,6 +170,7 @@ def test_retries_are_for_unavailable_and_for_what_may_be_repeated() -> None:
         "BatchRevokeKeys", "ImportKeys", "CreateBinding", "CreateGroup", "CreateOrganization", "CreatePrincipal",
         "DeleteBinding", "DeleteGroup", "DeleteKey", "DeleteOrganization", "DeletePrincipal", "DeleteResource",
         "CreateWebhook", "DeleteAlertRule", "DeleteWebhook", "RotateWebhookSecret",
+        "SetCredits",
     }  # fmt: skip
 
 

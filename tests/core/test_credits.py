@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doorward_server.core.credits import MOST, Account, Refill, Terms, opened
+from doorward_server.core.credits import MOST, Account, Holder, Refill, Terms, opened
 from doorward_server.core.limits import Per
 from doorward_server.core.model import DAY, SECOND
 
@@ -54,9 +54,9 @@ def test_what_comes_back(terms: Terms, balance: int, days: float, expected: int)
 
 
 def test_an_account_may_have_an_amount_of_its_own() -> None:
-    account = replace(opened(RESETS, NOW), refill=700)
+    account = replace(opened(RESETS, NOW), own=700)
     assert account.at(RESETS, NOW + DAY).balance == 700
-    assert replace(account, refill=0).at(RESETS, NOW + DAY).balance == 0
+    assert replace(account, own=0).at(RESETS, NOW + DAY).balance == 0
 
 
 def test_periods_go_on_from_when_they_began_not_from_when_somebody_looked() -> None:
@@ -64,14 +64,28 @@ def test_periods_go_on_from_when_they_began_not_from_when_somebody_looked() -> N
     assert seen.refills_at() == NOW + 2 * DAY
 
 
+SLOW = Terms(initial=10, refill=Refill(5, 30 * DAY))
+
+
 def test_a_period_that_was_changed_gives_nothing_for_the_past() -> None:
     """Else a file that says `1d` instead of `30d`, or begins to say it, would give a month's worth at once."""
     hourly = Terms(refill=Refill(5, DAY // 24))
-    for before in (opened(ADDS, NOW), opened(NEVER, NOW)):
+    for before in (opened(SLOW, NOW), opened(NEVER, NOW)):
         after = before.at(hourly, NOW + 29 * DAY)
         assert (after.balance, after.refills_at()) == (10, NOW + 29 * DAY + DAY // 24)
-    dropped = opened(ADDS, NOW).at(NEVER, NOW + 29 * DAY)
-    assert (dropped.balance, dropped.refills_at()) == (10, None)
+
+
+def test_periods_that_have_ended_give_what_the_file_said_then() -> None:
+    later, past = NOW + 3 * DAY, opened(Terms(initial=0, refill=Refill(1, DAY)), NOW)
+    assert past.at(Terms(refill=Refill(1_000_000, DAY)), later).balance == 3
+    assert past.at(Terms(refill=Refill(1, 2 * DAY)), later).balance == 3
+    assert past.at(Terms(refill=Refill(9, DAY, reset=True)), later).balance == 3
+    dropped = past.at(NEVER, later)
+    assert (dropped.balance, dropped.refills_at()) == (3, None)
+    assert dropped.at(ADDS, later + 9 * DAY).balance == 3, "nothing was promised meanwhile"
+    raised = past.at(Terms(refill=Refill(1_000_000, DAY)), later + DAY // 2)
+    assert raised.refills_at() == later + DAY, "a period goes on where only its amount is another"
+    assert raised.at(Terms(refill=Refill(1_000_000, DAY)), later + DAY).balance == 1_000_003
 
 
 def test_a_clock_that_was_set_back_brings_nothing_twice() -> None:
@@ -81,6 +95,12 @@ def test_a_clock_that_was_set_back_brings_nothing_twice() -> None:
     back = seen.at(ADDS, NOW - 30 * DAY)
     assert back == seen
     assert back.at(ADDS, NOW + DAY) == seen
+
+
+def test_a_holder_tells_whose_it_is() -> None:
+    assert [(it.key, it.owner) for it in (Holder("a", "k", w) for w in ("key:x", "owner:y", "organization"))] == [
+        ("x", ""), ("", "y"), ("", ""),
+    ]  # fmt: skip
 
 
 def test_adding_ends_at_the_bounds() -> None:
@@ -104,7 +124,7 @@ def test_adding_ends_at_the_bounds() -> None:
 )
 def test_when_it_fits(terms: Terms, balance: int, cost: int, periods: int | None) -> None:
     account = replace(opened(terms, NOW), balance=balance)
-    at = account.fits_at(terms, cost)
+    at = account.fits_at(cost)
     assert at == (None if periods is None else NOW + periods * DAY)
     if at is not None:
         assert account.at(terms, at).take(cost) is not None
@@ -140,8 +160,8 @@ def test_it_never_gives_more_than_coins_that_are_counted_one_by_one(
 @given(refills, st.integers(0, 100), st.integers(1, 200), st.integers(0, 500))
 def test_what_is_told_of_the_wait_is_true(rule: Refill, balance: int, cost: int, since: int) -> None:
     terms = Terms(refill=rule)
-    account = Account(balance, since, rule.period)
-    at = account.fits_at(terms, cost) if cost > balance else None
+    account = Account(balance, since, rule)
+    at = account.fits_at(cost) if cost > balance else None
     later = [account.at(terms, since + n * rule.period).balance for n in range(1, 260)]
     first = next((since + (n + 1) * rule.period for n, it in enumerate(later) if it >= cost), None)
     if cost > balance:

@@ -88,7 +88,7 @@ def no_turns() -> None:
 
 
 def _let_all_in() -> None:
-    def in_turn(self: Postgresql, names: Sequence[str], clock: Callable[[], int]) -> int:
+    def in_turn(self: Postgresql, names: Sequence[str], clock: Callable[[], int], patience: float = 0) -> int:
         return clock()
 
     put(Postgresql, "in_turn", in_turn)

@@ -358,7 +358,7 @@ MISTAKES: dict[str, Mistake] = {
         PRESS[PRESS.index("limits:") : PRESS.index("credits:")], "", "alerts.near", "there are no limits", "  near:"
     ),
     "credits per key and resource": Mistake(
-        "  per: owner\n",
+        "  per: organization\n",
         "  per: key_and_resource\n",
         "credits.per",
         "must be 'key', 'owner' or 'organization'",

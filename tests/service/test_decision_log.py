@@ -53,9 +53,10 @@ class Bench:
         self.path = folder / "decisions.jsonl"
         self.out: list[bytes] = []
         self.chances: list[float] = []
-        self.pool = Pool("recording", threads=2, backlog=64)
+        self.pool = Pool("recording", threads=1, backlog=64)
+        self.printing = Pool("printing", threads=1, backlog=64)
         self.sampling = Pool("sampling", threads=1, backlog=8)
-        pools = self.pool, self.sampling
+        pools = self.pool, self.printing, self.sampling
         self.recorder = Recorder(self.store, self.file, self.out.append, *pools, lambda: self.chances.pop(0))
 
     def lines(self) -> list[dict[str, Any]]:
@@ -68,6 +69,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         bench = Bench(url, tmp_path)
         yield bench
         bench.pool.close()
+        bench.printing.close()
         bench.sampling.close()
         bench.store.close()
 
@@ -129,7 +131,7 @@ def test_more_than_can_wait_is_refused_at_once(bench: Bench, monkeypatch: pytest
         return list(await asyncio.gather(*tasks, return_exceptions=True))
 
     monkeypatch.setitem(bench.recorder._targets, "stdout", slow)
-    assert [type(it) for it in asyncio.run(several())] == [type(None)] * 4 + [Overloaded] * 2
+    assert [type(it) for it in asyncio.run(several())] == [type(None)] * 3 + [Overloaded] * 3
 
 
 def test_an_output_that_nobody_reads_holds_up_nobody_who_records_elsewhere(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 
 from doorward_server.core.credits import Account, Debited, Holder, Refill, Terms
-from doorward_server.core.errors import NotFound, RequestIdReused
+from doorward_server.core.errors import NotFound, RequestIdReused, StoreUnavailable
 from doorward_server.core.model import DAY, Event, Replay
-from doorward_server.store import Debit, Store
+from doorward_server.store import Debit, Store, credits
 from tests.databases import open_store
 from tests.fakes import FakeClock
 from tests.store.values import NOW, event, replay
@@ -76,7 +78,7 @@ def test_what_has_come_back_is_there_at_the_next_debit_and_kept(store: Store, cl
     assert debit(store, clock, 1, 1, terms=terms) == [True, False]
     began = store.credits.update(ACME, terms, last_week_but_one, clock).value.since
     assert debit(store, clock, 3, 1, terms=terms) == [True, False]
-    assert store.credits.find(ACME) == Account(0, began + 10 * DAY, 10 * DAY)
+    assert store.credits.find(ACME) == Account(0, began + 10 * DAY, Refill(3, 10 * DAY))
 
 
 def test_never_more_than_is_there_whoever_takes_it_at_the_same_time(
@@ -99,6 +101,33 @@ def test_never_more_than_is_there_whoever_takes_it_at_the_same_time(
     left = store.credits.find(ACME)
     assert left is not None
     assert (spent, left.balance) == (1000, 0)
+
+
+def test_several_accounts_do_not_wait_for_one_that_is_locked(
+    store: Store, store_url: str, clock: FakeClock, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if backend != "postgresql":
+        pytest.skip("one writer has them all")
+    monkeypatch.setattr(credits, "SHARED_WAIT", 0.01)
+    held, let_go, other = threading.Event(), threading.Event(), replace(ACME, organization="umbra")
+
+    def hold(before: Account, now: int) -> tuple[Account, Event]:
+        held.set()
+        assert let_go.wait(60)
+        return before, event(action="credits:set")
+
+    with ThreadPoolExecutor(1) as pool, closing(open_store(store_url)) as elsewhere:
+        holding = pool.submit(elsewhere.credits.update, ACME, TEN, hold, clock)
+        try:
+            assert held.wait(60)
+            with pytest.raises(StoreUnavailable) as lost:
+                store.credits.debit([Debit(ACME, TEN, 1), Debit(other, TEN, 1)], clock)
+            assert lost.value.outcome_known
+            assert debit(store, clock, 1, holder=other) == [True]
+        finally:
+            let_go.set()
+        holding.result(60)
+    assert debit(store, clock, 10) == [True]
 
 
 def test_a_change_comes_with_its_event_and_makes_no_revision(store: Store, clock: FakeClock) -> None:

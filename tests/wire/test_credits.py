@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from doorward import Client, CreditStatus
+from doorward import Client, CreditStatus, MayBeCharged
 from doorward.v1 import authz_pb2, credits_pb2, keyspaces_pb2
 from doorward_server.core.errors import StoreUnavailable
+from doorward_server.service.debiting import Debiting
 from doorward_server.service.limiting import Limiter
+from doorward_server.store import Debit
 from doorward_server.store.credits import CreditStore
+from doorward_server.store.usage import UsageStore
 from tests.wire.replicas import counted_work, until
 from tests.wire.serving import Held, Server, refused, unique
 from tests.wire.tenants import Tenant, at_of
@@ -157,14 +161,29 @@ LIMITED = "limits: {windows: {few: {limit: 5, window: 1d}}}"
 def test_what_credits_refuse_costs_no_units_of_limits_and_the_other_way_round(acme: Tenant) -> None:
     kiosk = Kiosk(acme, "{initial: 3}", LIMITED)
     assert [reason(kiosk.ask()) for _ in range(6)] == ["ALLOWED"] * 3 + ["CREDITS_EXHAUSTED"] * 3
-    assert kiosk.ask().limits[0].remaining == 2
     kiosk.add(100)
-    assert [reason(kiosk.ask()) for _ in range(4)] == ["ALLOWED"] * 2 + ["QUOTA_EXCEEDED"] * 2
-    assert kiosk.get().balance == 98
+    check_the_rest_of_a_limit_is_there(kiosk, 2)
+
+
+def check_the_rest_of_a_limit_is_there(kiosk: Kiosk, left: int) -> None:
+    balance = kiosk.get().balance
+    assert [reason(kiosk.ask()) for _ in range(left + 2)] == ["ALLOWED"] * left + ["QUOTA_EXCEEDED"] * 2
+    assert kiosk.get().balance == balance - left
     assert not kiosk.ask().HasField("credits")
 
 
-def test_many_at_once_get_no_more_than_there_is_and_share_transactions(server: Server, acme: Tenant) -> None:
+def test_a_batch_is_charged_like_calls_one_after_the_other(acme: Tenant) -> None:
+    kiosk = Kiosk(acme, "{initial: 3}", "limits: {windows: {few: {limit: 2, window: 1d}}}")
+    items = [authz_pb2.BatchAuthorizeItem(action="things:read", cost=cost) for cost in (4, 1, 1, 1)]
+    asked = authz_pb2.BatchAuthorizeRequest(
+        key=kiosk.held.text, keyspace=kiosk.keyspace, organization=acme.id, items=items
+    )
+    results = acme.root.authz.BatchAuthorize(asked).results
+    assert [reason(it) for it in results] == ["CREDITS_EXHAUSTED", "ALLOWED", "ALLOWED", "QUOTA_EXCEEDED"]
+    assert kiosk.get().balance == 1
+
+
+def test_many_at_once_get_no_more_than_there_is(acme: Tenant) -> None:
     kiosk = Kiosk(acme, "{initial: 60}")
     with ThreadPoolExecutor(24) as pool:
         said = list(pool.map(lambda _: reason(kiosk.ask()), range(100)))
@@ -210,6 +229,43 @@ def test_a_free_call_asks_nobody(server: Server, acme: Tenant) -> None:
     with counted_work(server) as work:
         assert reason(kiosk.ask()) == "ALLOWED"
     assert work == []
+
+
+def test_what_is_not_decided_in_the_end_costs_nothing(acme: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+    kiosk = Kiosk(acme, TEN, "decision_log: {record: all, to: [store]}")
+
+    def full(self: UsageStore, records: Any) -> None:
+        raise StoreUnavailable
+
+    with monkeypatch.context() as spoilt:
+        spoilt.setattr(UsageStore, "record", full)
+        assert refused(kiosk.ask).reason == "STORE_UNAVAILABLE"
+    assert kiosk.get().balance == 10
+
+
+@pytest.mark.parametrize("broken", ["taken", "given back"])
+def test_a_call_that_may_be_charged_says_so_and_is_not_repeated_by_itself(
+    server: Server, acme: Tenant, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kiosk = Kiosk(acme, TEN, "decision_log: {record: all, to: [store]}")
+    right, tries = CreditStore.debit, list[int]()
+
+    def lost(self: CreditStore, debits: Sequence[Debit], clock: Any) -> Any:
+        tries.append(debits[0].cost)
+        if broken == "taken" or debits[0].cost < 0:
+            raise StoreUnavailable(outcome_known=False)
+        return right(self, debits, clock)
+
+    def full(self: UsageStore, records: Any) -> None:
+        raise StoreUnavailable
+
+    monkeypatch.setattr(CreditStore, "debit", lost)
+    monkeypatch.setattr(UsageStore, "record", full)
+    with Client(server.target, server.root) as client, pytest.raises(MayBeCharged):
+        client.authorize(
+            kiosk.held.text, keyspace=kiosk.keyspace, action="things:read", organization=acme.id, timeout=30
+        )
+    assert tries == ([1] if broken == "taken" else [1, -1])
 
 
 # --- seeing to balances -----------------------------------------------------------------------------------------------
@@ -331,9 +387,11 @@ def test_an_admin_of_an_organization_cannot_come_to_credits(acme: Tenant) -> Non
 # --- would the tests notice? ------------------------------------------------------------------------------------------
 
 
-def test_a_charge_of_limits_that_is_not_undone_is_found(acme: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Limiter, "give_back", lambda self, subject, question, keyspace, charged: charged)
-    kiosk = Kiosk(acme, "{initial: 3}", LIMITED)
-    for _ in range(6):
-        kiosk.ask()
-    assert kiosk.ask().limits[0].remaining == 0
+def test_credits_that_are_not_given_back_are_found(acme: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def kept(self: Debiting, debits: Sequence[Debit]) -> None:
+        pass
+
+    monkeypatch.setattr(Debiting, "undo", kept)
+    monkeypatch.setattr(Limiter, "refuses", lambda *_: None)
+    with pytest.raises(AssertionError):
+        check_the_rest_of_a_limit_is_there(Kiosk(acme, TEN, LIMITED), 5)

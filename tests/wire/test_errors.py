@@ -52,6 +52,7 @@ RAISED: dict[str, DoorwardError] = {
         errors.EtagMismatch("key", "key_1"),
         errors.QuotaExceeded("keys per organization", 1_000_000),
         errors.StoreUnavailable(),
+        errors.MayBeCharged(),
         errors.Overloaded(),
         errors.Internal("0123456789abcdef"),
     )

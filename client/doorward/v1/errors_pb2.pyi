@@ -100,6 +100,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE: the store could not be asked. Says nothing about the key; never treat it as a denial or as consent."""
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 61
     """UNAVAILABLE: more work is waiting than can be done in time. Try again after a moment."""
+    ERROR_REASON_MAY_BE_CHARGED: _ErrorReason.ValueType  # 62
+    """UNAVAILABLE: the store went away while credits were taken, or given back, for a call that got no answer. They may be
+    gone. gRPC does not try it again by itself (trailer grpc-retry-pushback-ms): that might take them again.
+    """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 70
     """INTERNAL: a defect of Doorward. The log entry with the same `request` (metadata) has the details."""
 
@@ -189,6 +193,10 @@ ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 60
 """UNAVAILABLE: the store could not be asked. Says nothing about the key; never treat it as a denial or as consent."""
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 61
 """UNAVAILABLE: more work is waiting than can be done in time. Try again after a moment."""
+ERROR_REASON_MAY_BE_CHARGED: ErrorReason.ValueType  # 62
+"""UNAVAILABLE: the store went away while credits were taken, or given back, for a call that got no answer. They may be
+gone. gRPC does not try it again by itself (trailer grpc-retry-pushback-ms): that might take them again.
+"""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 70
 """INTERNAL: a defect of Doorward. The log entry with the same `request` (metadata) has the details."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -49,7 +49,17 @@ class Holder:
     organization: str
     keyspace: str
     whom: str
-    """`key:<id>`, `owner:<id>` or `organization`."""
+    """`key:<id>`, `owner:<id>` or `organization`; see `Per.whom`."""
+
+    @property
+    def key(self) -> str:
+        """The key whose it is; empty: not of a single one."""
+        return self.whom.removeprefix("key:") if self.whom.startswith("key:") else ""
+
+    @property
+    def owner(self) -> str:
+        """The principal whose it is; empty: not of one."""
+        return self.whom.removeprefix("owner:") if self.whom.startswith("owner:") else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +69,27 @@ class Account:
     balance: int
     since: Instant
     """When the period began that has not ended yet."""
-    period: int
-    """Of the refill by which *since* was reckoned; 0: there was none."""
-    refill: int | None = None
-    """The account's own amount, instead of that of the terms."""
+    rule: Refill | None
+    """What comes back at its end; None: nothing."""
+    own: int | None = None
+    """The account's own amount, instead of that of the rule."""
 
     def at(self, terms: Terms, now: Instant) -> Account:
-        """Return the account as it is at *now*, all periods refilled that have ended since it was looked at.
+        """Return the account as it is at *now*, with all that has come back since it was looked at.
 
-        A period that the keyspace file has changed, or brought up, counts from *now*: what it would have given in the
-        past was never promised. A clock that was set back brings nothing until it is where it was.
+        Periods that have ended give what the file said when it was last looked at; the one that has not, what *terms*
+        say. A period of another length begins *now*. A clock that was set back brings nothing until it is where it was.
         """
-        rule = terms.refill
-        if rule is None:
-            return self if self.period == 0 else replace(self, since=now, period=0)
-        if self.period != rule.period:
-            return replace(self, since=now, period=rule.period)
-        ended = (now - self.since) // rule.period
-        if ended <= 0:
+        settled = self._settled(now)
+        if terms.refill == self.rule:
+            return settled
+        another = self.rule is None or terms.refill is None or terms.refill.period != self.rule.period
+        return replace(settled, rule=terms.refill, since=now if another else settled.since)
+
+    def _settled(self, now: Instant) -> Account:
+        rule = self.rule
+        ended = (now - self.since) // rule.period if rule is not None else 0
+        if rule is None or ended <= 0:
             return self
         balance = _refilled(self.balance, self._amount(rule), rule, ended)
         return replace(self, balance=balance, since=self.since + ended * rule.period)
@@ -91,30 +104,31 @@ class Account:
 
     def refills_at(self) -> Instant | None:
         """Return when the next refill comes; None: none does."""
-        return self.since + self.period if self.period else None
+        return self.since + self.rule.period if self.rule is not None else None
 
-    def fits_at(self, terms: Terms, cost: int) -> Instant | None:
-        """Return when *cost* credits will be there, which are not now, if nobody takes any until then; None: never.
-
-        Of an account as `at` returns it.
-        """
-        rule = terms.refill
+    def fits_at(self, cost: int) -> Instant | None:
+        """Return when *cost* credits will be there, which are not now, if nobody takes any until then; None: never."""
+        rule = self.rule
         if rule is None:
             return None
         amount = self._amount(rule)
         if rule.reset or amount == 0:
-            return self.since + self.period if cost <= amount else None
+            return self.since + rule.period if cost <= amount else None
         if cost > rule.most:
             return None
-        return self.since + -(-(cost - self.balance) // amount) * self.period
+        return self.since + -(-(cost - self.balance) // amount) * rule.period
+
+    def refill_amount(self) -> int | None:
+        """Return what the next refill gives; None: none comes."""
+        return self._amount(self.rule) if self.rule is not None else None
 
     def _amount(self, rule: Refill) -> int:
-        return rule.amount if self.refill is None else self.refill
+        return rule.amount if self.own is None else self.own
 
 
 def opened(terms: Terms, now: Instant) -> Account:
     """Return the account of somebody who had none."""
-    return Account(terms.initial, now, terms.refill.period if terms.refill is not None else 0)
+    return Account(terms.initial, now, terms.refill)
 
 
 def _refilled(balance: int, amount: int, rule: Refill, times: int) -> int:

@@ -315,8 +315,28 @@ class StoreUnavailable(DoorwardError):
 
     reason = "STORE_UNAVAILABLE"
 
-    def __init__(self, message: str = "The store cannot be reached. Try again; nothing was decided.") -> None:
+    def __init__(
+        self,
+        message: str = "The store cannot be reached. Try again; nothing was decided.",
+        *,
+        outcome_known: bool = True,
+    ) -> None:
         super().__init__(message)
+        self.outcome_known = outcome_known
+        """False: what was asked for may have been done."""
+
+
+class MayBeCharged(StoreUnavailable):
+    """A call may have been charged that gets no answer: whoever tries it again may be charged again."""
+
+    reason = "MAY_BE_CHARGED"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The store went away while credits were taken for this call. They may be gone; nothing was decided. "
+            "Trying it again may take them again.",
+            outcome_known=False,
+        )
 
 
 class Overloaded(DoorwardError):

@@ -11,7 +11,7 @@ from doorward_server.core.fields import check_id, check_text
 from doorward_server.core.model import Event
 from doorward_server.service.guard import Caller, Clock, Guard
 from doorward_server.service.keys import own_or
-from doorward_server.service.paging import make_token, page_size, read_token
+from doorward_server.service.paging import fitting, make_token, page_size, read_token
 from doorward_server.service.pool import Pool
 from doorward_server.store import Store, Written
 
@@ -57,9 +57,8 @@ class Alerts:
         scope, limit = f"alerts {organization} {filter}", page_size(size)
         start = read_token(scope, token, (int,))
         rows = self._store.alerts.list_some(organization, filter, int(start[0]) if start else None, limit + 1)
-        if len(rows) <= limit:
-            return rows, ""
-        return rows[:limit], make_token(scope, [rows[limit - 1].sequence])
+        shown = fitting(rows, limit)
+        return shown, make_token(scope, [shown[-1].sequence]) if len(shown) < len(rows) else ""
 
     def acknowledge(self, caller: Caller, organization: str, id: str, note: str) -> Written[Alert]:
         """Say that *caller* has seen an alert. Raises InvalidField, NotFound."""

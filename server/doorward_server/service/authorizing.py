@@ -16,6 +16,8 @@ from doorward_server.core.errors import (
     CallerUnauthenticated,
     DoorwardError,
     InvalidField,
+    Overloaded,
+    StoreUnavailable,
     UnknownReference,
 )
 from doorward_server.core.fields import check_address, check_id
@@ -25,7 +27,7 @@ from doorward_server.core.reasons import UNAUTHENTICATED, Reason
 from doorward_server.core.subject import Address, Subject, in_network
 from doorward_server.service.asking import Asking, api_version, keyspace_name
 from doorward_server.service.catalog import DOORWARD
-from doorward_server.service.charging import Charging
+from doorward_server.service.charging import Charge, Charging
 from doorward_server.service.finding import Finder, Found, HttpParts, SignedIn
 from doorward_server.service.freshness import Memo
 from doorward_server.service.guard import AUTHORIZE, Caller, Clock, Guard, decisions, reach
@@ -148,10 +150,10 @@ class Authorizer:
         decision = self._decide(found, questions[0], ask.dry_run, now)
         charged, counts = FREE, found.keyspace.sections.counts
         if counts and decision.allowed and not ask.dry_run and found.subject is not None:
-            charged = await self._charging.charge(found.subject, found.keyspace, questions[0], item.cost)
+            charged = await self._charging.charge(found.subject, found.keyspace, Charge(questions[0], item.cost))
             decision = _too_much(decision, charged)
             self._telling.charged(found.subject, questions[0], found.keyspace, charged)
-        (id,) = await self._telling.handed_out(caller, ask, found, [(questions[0], decision)], now)
+        (id,) = await self._told(caller, ask, found, [(questions[0], decision)], [charged], now)
         subject = asking.visible(caller, found.subject, ask, item.organization)
         version = api_version(ask, subject, found.keyspace)
         counted = counts and (charged is not FREE or self._counted(found, questions[0], decision))
@@ -178,7 +180,7 @@ class Authorizer:
         due = [(question, self._decide(found, question, ask.dry_run, now)) for question in questions]
         charged = await self._charged(found, due, ask.dry_run, costs)
         handed = [(question, decision) for question, (decision, _) in zip(questions, charged, strict=True)]
-        told = iter(await self._telling.handed_out(caller, ask, found, handed, now))
+        told = iter(await self._told(caller, ask, found, handed, [it for _, it in charged], now))
         decided = iter(decision for _, decision in handed)
         decisions = tuple(next(decided) if isinstance(it, Asked) else it for it in read)
         ids = tuple(next(told) if isinstance(it, Asked) else "" for it in read)
@@ -233,11 +235,27 @@ class Authorizer:
         allowed = [i for i, (decision, _) in enumerate(decided) if decision.allowed]
         if dry_run or subject is None or not allowed or not keyspace.sections.counts:
             return decided
-        charges = await self._charging.charge_all(subject, keyspace, [(due[i][0], costs[i]) for i in allowed])
+        charges = await self._charging.charge_all(subject, keyspace, [Charge(due[i][0], costs[i]) for i in allowed])
         for i, charged in zip(allowed, charges, strict=True):
             decided[i] = _too_much(due[i][1], charged), charged
             self._telling.charged(subject, due[i][0], keyspace, charged)
         return decided
+
+    async def _told(
+        self,
+        caller: Caller,
+        ask: Ask,
+        found: Found,
+        handed: Sequence[tuple[Question, Decision]],
+        charged: Sequence[Charged],
+        now: Instant,
+    ) -> list[str]:
+        """Return the ids of decisions, once they are told to whoever keeps them; what cannot be told costs nothing."""
+        try:
+            return await self._telling.handed_out(caller, ask, found, handed, now)
+        except (StoreUnavailable, Overloaded):
+            await self._charging.give_back(charged)
+            raise
 
     def _counted(self, found: Found, question: Question, decision: Decision) -> bool:
         """Whether the answer depends on a count although it was not charged, e.g. since it was a dry run."""

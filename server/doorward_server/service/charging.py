@@ -1,21 +1,34 @@
-"""Charging what is allowed: to its limits, then to its credits. What either refuses costs nothing in the other."""
+"""Charging what is allowed: to its credits, and to its limits.
+
+Credits are taken first, and given back where a limit refuses: units of limits are spent here and now, and cannot be
+given back to other servers; and what waits for credits must not come out of a limit all at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from doorward_server.core.credits import Debited, Holder, Terms
 from doorward_server.core.decide import Question
-from doorward_server.core.errors import DoorwardError
+from doorward_server.core.errors import MayBeCharged, Overloaded, StoreUnavailable
+from doorward_server.core.model import DAY
 from doorward_server.core.policy import Keyspace
 from doorward_server.core.reasons import Reason
 from doorward_server.core.subject import Subject
 from doorward_server.service.debiting import Debiting
-from doorward_server.service.limiting import Charged, Limiter, Standing
+from doorward_server.service.limiting import FREE, Charged, Limiter, Standing
 from doorward_server.store import Debit
 
-Charge = tuple[Question, int]
-"""What is asked, and how many units the caller says that it takes; 0: what the keyspace says."""
+LONGEST = 36_600 * DAY
+"""Microseconds; who would have to wait longer is told that nothing comes."""
+
+
+class Charge(NamedTuple):
+    """A question that is allowed, and how many units the caller says that it takes; 0: what the keyspace says."""
+
+    question: Question
+    cost: int
 
 
 class Charging:
@@ -27,56 +40,101 @@ class Charging:
 
     def counts(self, subject: Subject, question: Question, keyspace: Keyspace) -> bool:
         """Tell whether such a call is charged to anything: its answer must not be given again without asking."""
-        has_credits = keyspace.sections.credits is not None and subject.key is not None
-        return has_credits or self._limiter.limits(subject, question, keyspace)
+        pays = keyspace.sections.credits is not None and subject.key is not None
+        return pays or self._limiter.limits(subject, question, keyspace)
 
-    async def charge(self, subject: Subject, keyspace: Keyspace, question: Question, cost: int) -> Charged:
-        """Charge a question that is allowed to all that it is counted by, or to nothing; *cost* is as in `Charge`.
+    async def charge(self, subject: Subject, keyspace: Keyspace, charge: Charge) -> Charged:
+        """Charge a question to all that it is counted by, or to nothing.
 
-        Raises StoreUnavailable and Overloaded where the store must be asked and cannot. Credits are then never taken
-        for granted, whatever the keyspace says of limits.
+        Raises StoreUnavailable and Overloaded where the store must be asked and cannot; MayBeCharged if credits may be
+        gone for no answer. They are never taken for granted, whatever the keyspace says of limits.
         """
-        if keyspace.sections.credits is None:
-            return await self._limiter.charge(subject, question, keyspace, cost)
-        (charged,) = await self.charge_all(subject, keyspace, [(question, cost)])
-        return charged
-
-    async def charge_all(self, subject: Subject, keyspace: Keyspace, charges: Sequence[Charge]) -> list[Charged]:
-        """Charge questions that are allowed, in order, as `charge` does."""
-        charged = [await self._limiter.charge(subject, question, keyspace, cost) for question, cost in charges]
+        question, cost = charge
         terms = keyspace.sections.credits
         if terms is None or subject.key is None:
-            return charged
-        whom = terms.per.whom(subject.key.id, subject.owner.id if subject.owner is not None else "")
-        holder = Holder(subject.organization.id, keyspace.name, whom)
-        debits = {i: debit for i, it in enumerate(charges) if (debit := _debit(holder, terms, it, charged[i]))}
-        if not debits:
-            return charged
+            return await self._limiter.charge(subject, question, keyspace, cost)
+        refused = self._limiter.refuses(subject, question, keyspace, cost)
+        if refused is not None:
+            return refused
+        debit = _debit(_holder(subject, keyspace, terms), terms, charge)
+        if debit is None:
+            return await self._limiter.charge(subject, question, keyspace, cost)
+        (debited,) = await self._paid([debit])
+        if not debited.taken:
+            return Charged(Reason.CREDITS_EXHAUSTED, (), _standing(debited, debit.cost))
         try:
-            debited = dict(zip(debits, await self._debiting.debit(list(debits.values())), strict=True))
-        except DoorwardError:
-            for i in debits:
-                self._limiter.give_back(subject, charges[i][0], keyspace, charged[i])
+            charged = await self._limiter.charge(subject, question, keyspace, cost)
+        except (StoreUnavailable, Overloaded):
+            await self.give_back([Charged(None, (), None, debit)])
             raise
-        for i, it in debited.items():
-            given = charged[i] if it.taken else self._limiter.give_back(subject, charges[i][0], keyspace, charged[i])
-            reason = None if it.taken else Reason.CREDITS_EXHAUSTED
-            charged[i] = given._replace(reason=reason, credits=_standing(terms, it, debits[i].cost))
+        if charged.reason is not None:
+            await self.give_back([charged._replace(paid=debit)])
+            return charged
+        return charged._replace(credits=_standing(debited, debit.cost), paid=debit)
+
+    async def charge_all(self, subject: Subject, keyspace: Keyspace, charges: Sequence[Charge]) -> list[Charged]:
+        """Charge questions, in order, as `charge` does. Where it raises, nothing that was paid before is lost."""
+        terms = keyspace.sections.credits
+        if terms is not None and subject.key is not None and not keyspace.sections.limits.windows:
+            return await self._all_paid(_holder(subject, keyspace, terms), terms, charges)
+        charged = list[Charged]()
+        try:
+            for charge in charges:
+                charged.append(await self.charge(subject, keyspace, charge))
+        except (StoreUnavailable, Overloaded):
+            await self.give_back(charged)
+            raise
         return charged
 
+    async def give_back(self, charged: Iterable[Charged]) -> None:
+        """Give back the credits of calls that get no answer. Raises MayBeCharged if that cannot be done."""
+        paid = [it.paid for it in charged if it.paid is not None]
+        if not paid:
+            return
+        try:
+            await self._debiting.undo(paid)
+        except (StoreUnavailable, Overloaded):
+            raise MayBeCharged from None
 
-def _debit(holder: Holder, terms: Terms, charge: Charge, charged: Charged) -> Debit | None:
-    """Return what one call takes; None: nothing, or its limits have refused it."""
-    question, cost = charge
-    cost = cost or terms.costs.get(question.action, 1)
-    return Debit(holder, terms, cost) if cost and charged.reason is None else None
+    async def _all_paid(self, holder: Holder, terms: Terms, charges: Sequence[Charge]) -> list[Charged]:
+        """Charge questions that nothing limits: all debits share a transaction."""
+        debits = [_debit(holder, terms, it) for it in charges]
+        wanted = [it for it in debits if it is not None]
+        came = iter(await self._paid(wanted) if wanted else ())
+        return [_told(next(came), it) if it is not None else FREE for it in debits]
+
+    async def _paid(self, debits: Sequence[Debit]) -> list[Debited]:
+        try:
+            return await self._debiting.debit(debits)
+        except StoreUnavailable as lost:
+            if lost.outcome_known:
+                raise
+            raise MayBeCharged from None
 
 
-def _standing(terms: Terms, debited: Debited, cost: int) -> Standing:
+def _holder(subject: Subject, keyspace: Keyspace, terms: Terms) -> Holder:
+    key = subject.key.id if subject.key is not None else ""
+    owner = subject.owner.id if subject.owner is not None else ""
+    return Holder(subject.organization.id, keyspace.name, terms.per.whom(key, owner))
+
+
+def _debit(holder: Holder, terms: Terms, charge: Charge) -> Debit | None:
+    """Return what one call takes; None: nothing."""
+    cost = charge.cost or terms.costs.get(charge.question.action, 1)
+    return Debit(holder, terms, cost) if cost else None
+
+
+def _told(debited: Debited, debit: Debit) -> Charged:
+    if debited.taken:
+        return Charged(None, (), _standing(debited, debit.cost), debit)
+    return Charged(Reason.CREDITS_EXHAUSTED, (), _standing(debited, debit.cost))
+
+
+def _standing(debited: Debited, cost: int) -> Standing:
     account, now = debited.account, debited.now
-    refill, fits = account.refills_at(), None if debited.taken else account.fits_at(terms, cost)
-    return Standing(
-        account.balance,
-        None if refill is None else max(0, refill - now),
-        None if fits is None else max(0, fits - now),
-    )
+    fits = None if debited.taken else account.fits_at(cost)
+    return Standing(account.balance, _wait(account.refills_at(), now), _wait(fits, now))
+
+
+def _wait(until: int | None, now: int) -> int | None:
+    return max(0, until - now) if until is not None and until - now <= LONGEST else None

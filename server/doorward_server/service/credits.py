@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from doorward_server.core.credits import MOST, Account, Holder, Refill, Terms, opened
+from doorward_server.core.credits import MOST, Account, Holder, Terms, opened
 from doorward_server.core.errors import InvalidField, NotFound
 from doorward_server.core.fields import check_id, check_text
 from doorward_server.core.limits import Per
@@ -33,11 +33,10 @@ class Whose:
 
 
 class Balance(NamedTuple):
-    """An account as it is now, and by which terms."""
+    """An account as it is now."""
 
     holder: Holder
     account: Account
-    refill: Refill | None
     opened: bool = True
 
 
@@ -66,7 +65,8 @@ class Credits:
     def get(self, caller: Caller, whose: Whose) -> Balance:
         """Return an account; one that was not opened yet as it would be now."""
         _, holder, terms = self._find(caller, "credits:get", whose)
-        return self._balance(holder, self._store.credits.find(holder), terms, self._clock())
+        account = self._store.credits.find(holder)
+        return _balance(holder, account, terms, self._store.credits.now(self._clock))
 
     def list(
         self, caller: Caller, organization: str, keyspace: str, size: int, token: str
@@ -75,11 +75,12 @@ class Credits:
         organization = own_or(caller, organization)
         check_id("keyspace", keyspace, "keyspace")
         self._may(caller, "credits:list", organization, keyspace)
+        self._check_organization(caller, organization)
         terms, limit = self._terms(keyspace, "keyspace"), page_size(size)
-        scope, now = f"credits {organization} {keyspace}", self._clock()
+        scope, now = f"credits {organization} {keyspace}", self._store.credits.now(self._clock)
         start = read_token(scope, token, (str,))
         rows = self._store.credits.list_some(organization, keyspace, str(start[0]) if start else "", limit + 1)
-        shown = [self._balance(holder, account, terms, now) for holder, account in rows[:limit]]
+        shown = [_balance(holder, account, terms, now) for holder, account in rows[:limit]]
         return shown, make_token(scope, [rows[limit - 1][0].whom]) if len(rows) > limit else ""
 
     def set(self, caller: Caller, whose: Whose, wanted: Setting) -> Balance:
@@ -92,11 +93,11 @@ class Credits:
             if wanted.balance is not None:
                 after = replace(after, balance=wanted.balance, since=now)
             if wanted.refill is not None or wanted.default_refill:
-                after = replace(after, refill=wanted.refill)
+                after = replace(after, own=wanted.refill)
             return after, _told(actor, "credits:set", holder, before, after, now)
 
         written = self._store.credits.update(holder, terms, change, self._clock)
-        return Balance(holder, written.value, terms.refill)
+        return Balance(holder, written.value)
 
     def add(self, caller: Caller, whose: Whose, amount: int, note: str, repeat: Repeat) -> tuple[Balance, bool]:
         """Add *amount*, which may be negative; return the account, and whether it is a repeat, which adds nothing.
@@ -114,12 +115,7 @@ class Credits:
             return after, _told(actor, "credits:add", holder, before, after, now, note)
 
         written = self._store.credits.update(holder, terms, change, self._clock, replay)
-        return Balance(holder, written.value, terms.refill), written.replayed
-
-    @staticmethod
-    def _balance(holder: Holder, account: Account | None, terms: Terms, now: Instant) -> Balance:
-        present = opened(terms, now) if account is None else account.at(terms, now)
-        return Balance(holder, present, terms.refill, account is not None)
+        return Balance(holder, written.value), written.replayed
 
     def _find(self, caller: Caller, permission: str, whose: Whose) -> tuple[Actor, Holder, Terms]:
         """Return who acts, on whose account, and its terms, once the guard has allowed it."""
@@ -130,15 +126,16 @@ class Credits:
             raise InvalidField("holder.owner", "goes without key_id, whose account is one already")
         check_id("holder.keyspace", whose.keyspace, "keyspace")
         organization = own_or(caller, whose.organization)
-        key = self._store.find_key(organization, whose.key) if whose.key else None
-        owner = whose.owner or (key.owner if key is not None else None)
+        known = self._store.usage.find_key(organization, whose.key) if whose.key else None  # a deleted one, too
+        owner = whose.owner or (known[1] if known is not None else None)
         keyspace = self._catalog.find(whose.keyspace)
         terms = keyspace.sections.credits if keyspace is not None else None
         if terms is None or terms.per is Per.ORGANIZATION:
             owner = None  # what all of an organization share is nobody's own
         actor = self._may(caller, permission, organization, whose.keyspace, owner)
         terms = self._terms(whose.keyspace, "holder.keyspace")
-        if whose.key and (key is None or key.keyspace != whose.keyspace):
+        self._check_organization(caller, organization)
+        if whose.key and (known is None or known[0] != whose.keyspace):
             raise NotFound("key", whose.key)
         if whose.owner and self._store.find_principal(organization, whose.owner) is None:
             raise NotFound("principal", whose.owner)
@@ -150,11 +147,20 @@ class Credits:
         resource = f"organizations/{organization}/keyspaces/{keyspace}/credits"
         return self._guard.require(caller, permission, resource, owner=owner)
 
+    def _check_organization(self, caller: Caller, organization: str) -> None:
+        if organization != caller.organization and self._store.find_organization(organization) is None:
+            raise NotFound("organization", organization)
+
     def _terms(self, keyspace: str, field: str) -> Terms:
         terms = self._catalog.get(keyspace, field).sections.credits
         if terms is None:
             raise InvalidField(field, "has no credits: its file does not say 'credits'")
         return terms
+
+
+def _balance(holder: Holder, account: Account | None, terms: Terms, now: Instant) -> Balance:
+    present = opened(terms, now) if account is None else account.at(terms, now)
+    return Balance(holder, present, account is not None)
 
 
 def _whom(per: Per, whose: Whose, owner: str) -> str:
@@ -196,4 +202,4 @@ def _told(
 
 
 def _shown(account: Account) -> dict[str, object]:
-    return {"balance": account.balance, "refill_amount": account.refill}
+    return {"balance": account.balance, "refill_amount": account.own}

@@ -13,6 +13,7 @@ import json
 import os
 import select
 import threading
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -26,13 +27,15 @@ from doorward_server.service.pool import Pool
 from doorward_server.store import Store
 
 MOST_WAITING = 10_000
-"""Answers that wait for their record at most, and sampled records until the next flush."""
+"""Answers that wait at most for records that go to the same places, and sampled records until the next flush."""
 BATCH = 500
 PATIENCE = 5.0
 """Seconds for which a full standard output is waited for."""
 _STDOUT = 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Write = Callable[[bytes], object]
+Targets = frozenset[str]
+"""Where records go, in any order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +49,19 @@ class Entry:
 class Recorder:
     """Keeps records. Belongs to the event loop.
 
-    *writes*, with a thread for each set of places that is likely, and *sampling*, of one thread, for what no answer
-    waits for, are pools of their own.
+    *writes*, *prints* for what also goes to standard output, which nobody may read, with a thread for each such set of
+    places, and *sampling*, of one thread, for what no answer waits for, are pools of their own.
     """
 
     def __init__(
-        self, store: Store, file: LogFile, stdout: Write, writes: Pool, sampling: Pool, chance: Callable[[], float]
+        self,
+        store: Store,
+        file: LogFile,
+        stdout: Write,
+        writes: Pool,
+        prints: Pool,
+        sampling: Pool,
+        chance: Callable[[], float],
     ) -> None:
         self.dropped = 0
         """Sampled records that there was no room for."""
@@ -59,11 +69,12 @@ class Recorder:
         self._targets: dict[str, Write] = {"file": file.write, "stdout": stdout}
         self._sync = file.sync
         self._writes = writes
+        self._prints = prints
         self._sampling = sampling
         self._chance = chance
-        self._waiting: dict[tuple[str, ...], list[tuple[list[Entry], asyncio.Future[None]]]] = {}
-        self._count = 0
-        self._writing: dict[tuple[str, ...], asyncio.Task[None]] = {}
+        self._waiting: dict[Targets, deque[tuple[list[Entry], asyncio.Future[None]]]] = {}
+        self._count: Counter[Targets] = Counter()
+        self._writing: dict[Targets, asyncio.Task[None]] = {}
         self._sampled: list[Entry] = []
 
     async def record(self, records: Sequence[DecisionRecord], log: DecisionLog) -> None:
@@ -105,26 +116,31 @@ class Recorder:
                 self._sampled.append(Entry(record, log.targets))
 
     async def _keep(self, entries: list[Entry]) -> None:
-        if self._count >= MOST_WAITING:
+        # Only what goes to the same places shares a write: one that fails, or hangs, is nothing to the others.
+        targets = frozenset(entries[0].targets)
+        if self._count[targets] >= MOST_WAITING:
             raise Overloaded
         kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # Only what goes to the same places shares a write: one that fails, or hangs, is nothing to the others.
-        targets = entries[0].targets
-        self._waiting.setdefault(targets, []).append((entries, kept))
-        self._count += 1
+        self._count[targets] += 1
+        kept.add_done_callback(lambda _: self._left(targets))
+        self._waiting.setdefault(targets, deque()).append((entries, kept))
         if targets not in self._writing:
             self._writing[targets] = asyncio.create_task(self._keep_all(targets))
         await kept
 
-    async def _keep_all(self, targets: tuple[str, ...]) -> None:
-        while waiting := self._waiting.pop(targets, []):
-            batch, rest = waiting[:BATCH], waiting[BATCH:]
-            if rest:
-                self._waiting[targets] = rest
-            self._count -= len(batch)
+    def _left(self, targets: Targets) -> None:
+        self._count[targets] -= 1
+
+    async def _keep_all(self, targets: Targets) -> None:
+        waiting, pool = self._waiting[targets], self._prints if "stdout" in targets else self._writes
+        while waiting:
+            batch = [waiting.popleft() for _ in range(min(BATCH, len(waiting)))]
+            batch = [it for it in batch if not it[1].done()]  # who has given up is told nothing
+            if not batch:
+                continue
             failure: Exception | None = None
             try:
-                await self._writes.run(self._write, [entry for entries, _ in batch for entry in entries], sync=True)
+                await pool.run(self._write, [entry for entries, _ in batch for entry in entries], sync=True)
             except Exception as problem:  # noqa: BLE001  # it is for those who wait
                 failure = problem
             for _, kept in batch:
@@ -134,7 +150,7 @@ class Recorder:
                     kept.set_result(None)
                 else:
                     kept.set_exception(failure)
-        del self._writing[targets]
+        del self._writing[targets], self._waiting[targets]
 
     def _write(self, entries: Sequence[Entry], sync: bool = False) -> None:
         for target, write in self._targets.items():

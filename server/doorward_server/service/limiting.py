@@ -25,7 +25,7 @@ from doorward_server.core.subject import Subject
 from doorward_server.service.freshness import MICROSECOND, Boot
 from doorward_server.service.guard import Clock
 from doorward_server.service.pool import Pool
-from doorward_server.store import Charge, Store
+from doorward_server.store import Charge, Debit, Store
 
 AT_ONCE = 100
 """Charges in one transaction."""
@@ -65,10 +65,8 @@ class Charged(NamedTuple):
     limits: tuple[Status, ...]
     credits: Standing | None = None
     """None: it was charged to none."""
-    units: int = 0
-    """What its limits were charged."""
-    cell: Instant = 0
-    """In which cell: when that ends, by the store's clock."""
+    paid: Debit | None = None
+    """What it has paid."""
 
 
 FREE = Charged(None, ())
@@ -77,13 +75,10 @@ FREE = Charged(None, ())
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiter:
-    """A call that needs units: the cell in which it was let through, or `REFUSED`; None: it has to look again."""
+    """A call that needs units: whether it was let through or refused; None: it has to look again."""
 
     cost: int
-    served: asyncio.Future[Instant | None] = field(repr=False)
-
-
-REFUSED: Instant = 0
+    served: asyncio.Future[bool | None] = field(repr=False)
 
 
 @dataclass(slots=True, eq=False)
@@ -109,19 +104,13 @@ class _Bucket:
     asking: bool = False
     """Whether the store is being asked, or about to be."""
 
-    def spend(self, cost: int, now: int) -> Instant | None:
-        """Take *cost* units, if they are here, and return of which cell they are."""
+    def spend(self, cost: int, now: int) -> bool:
+        """Take *cost* units, if they are here."""
         if self.units < cost or now >= self.until:
-            return None
+            return False
         self.units -= cost
         self.spent += cost
-        return self.cell
-
-    def give_back(self, units: int, cell: Instant) -> None:
-        """Take back what a call was let through with, unless its *cell* is over: then nobody may spend it."""
-        if cell == self.cell:
-            self.units += units
-            self.spent -= units
+        return True
 
     def full(self, cost: int, now: int) -> bool:
         """Tell whether *cost* is known not to fit before a new cell begins somewhere."""
@@ -195,40 +184,40 @@ class Limiter:
         Raises StoreUnavailable and Overloaded where the store must be asked and cannot, unless the keyspace allows
         what it cannot count.
         """
+        bucket, cost = self._asked(subject, question, keyspace, cost)
+        if bucket is None:
+            return FREE
+        if bucket.spend(cost, now := self._boot()):  # nearly always: nothing to wait for
+            return Charged(None, bucket.statuses(0, now))
+        return await self._ask_for(bucket, cost, keyspace)
+
+    def refuses(self, subject: Subject, question: Question, keyspace: Keyspace, cost: int) -> Charged | None:
+        """Return what `charge` would, if it is known that it would refuse."""
+        bucket, cost = self._asked(subject, question, keyspace, cost)
+        if bucket is None or bucket.units >= cost or not bucket.full(cost, now := self._boot()):
+            return None
+        return Charged(_why(bucket, cost), bucket.statuses(cost, now))
+
+    def _asked(self, subject: Subject, question: Question, keyspace: Keyspace, cost: int) -> tuple[_Bucket | None, int]:
+        """Return what counts such a call, and what it costs; None: nothing does, or it costs nothing."""
         bucket = self._bucket(subject, question, keyspace)
         cost = cost or keyspace.sections.limits.costs.get(question.action, 1)
-        if bucket is None or cost == 0:
-            return FREE
-        cell = bucket.spend(cost, now := self._boot())
-        if cell is not None:  # nearly always: nothing to wait for
-            return Charged(None, bucket.statuses(0, now), None, cost, cell)
-        return await self._ask_for(bucket, cost, keyspace)
+        return (bucket, cost) if cost else (None, 0)
 
     async def _ask_for(self, bucket: _Bucket, cost: int, keyspace: Keyspace) -> Charged:
         """Charge a call for which nothing is leased."""
         try:
-            cell = None
-            while cell is None and (cell := bucket.spend(cost, now := self._boot())) is None:
-                cell = REFUSED if bucket.full(cost, now) else await self._lease(bucket, cost)
+            let_through = None
+            while let_through is None and not bucket.spend(cost, now := self._boot()):
+                let_through = False if bucket.full(cost, now) else await self._lease(bucket, cost)
             now = self._boot()
         except (StoreUnavailable, Overloaded):
             if keyspace.sections.limits.allow_on_store_loss:
                 return FREE
             raise
-        if cell == REFUSED:
+        if let_through is False:
             return Charged(_why(bucket, cost), bucket.statuses(cost, now))
-        return Charged(None, bucket.statuses(0, now), None, cost, cell)
-
-    def give_back(self, subject: Subject, question: Question, keyspace: Keyspace, charged: Charged) -> Charged:
-        """Undo a charge that something else has made vain, and return how the limits stand.
-
-        If its cell has ended meanwhile, it stays: what was let through in a cell that is over, nobody may spend again.
-        """
-        bucket = self._bucket(subject, question, keyspace) if charged.units else None
-        if bucket is None:
-            return charged
-        bucket.give_back(charged.units, charged.cell)
-        return Charged(None, bucket.statuses(0, self._boot()))
+        return Charged(None, bucket.statuses(0, now))
 
     def limits(self, subject: Subject, question: Question, keyspace: Keyspace) -> bool:
         """Tell whether anything limits such a call: its answer must not be given again without asking."""
@@ -267,10 +256,8 @@ class Limiter:
 
     # --- the store ----------------------------------------------------------------------------------------------------
 
-    async def _lease(self, bucket: _Bucket, cost: int) -> Instant | None:
-        """Wait for an answer of the store, and return in which cell it let this call through, or `REFUSED`; None: look
-        again.
-        """
+    async def _lease(self, bucket: _Bucket, cost: int) -> bool | None:
+        """Wait for an answer of the store, and tell whether it let this call through; None: look again."""
         waiter = _Waiter(cost, asyncio.get_running_loop().create_future())
         bucket.waiting.append(waiter)
         if not bucket.asking:
@@ -316,11 +303,11 @@ def _hand_out(asking: _Asking, granted: bool) -> None:
         if waiter.served.done():
             continue
         if not granted and waiter.cost >= asking.charge.cost:
-            waiter.served.set_result(REFUSED)
+            waiter.served.set_result(False)
         elif granted and waiter.cost <= bucket.units:
             bucket.units -= waiter.cost
             bucket.spent += waiter.cost
-            waiter.served.set_result(bucket.cell)
+            waiter.served.set_result(True)
 
 
 def _end(asking: _Asking, problem: Exception | None) -> None:

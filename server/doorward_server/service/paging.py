@@ -46,11 +46,19 @@ def read_token(scope: str, token: str, shape: tuple[type, ...]) -> list[str | in
     raise PageTokenInvalid
 
 
-def fitting(rows: list[V], limit: int) -> list[V]:
-    """Return the first of *rows*, at most *limit* and at least one, that surely fit into a message of `PAGE_BYTES`."""
+def shown(row: object) -> int:
+    """Return how many bytes *row* has when it is written out: more than its message."""
+    return len(repr(row).encode("utf-8", "replace"))
+
+
+def fitting(rows: list[V], limit: int, size_of: Callable[[V], int] = shown) -> list[V]:
+    """Return the first of *rows*, at most *limit* and at least one, that fit into a message of `PAGE_BYTES`.
+
+    *size_of* gives the bytes of each, where its repr does not have all of it.
+    """
     size = 0
     for i, row in enumerate(rows[:limit]):
-        size += len(repr(row).encode("utf-8", "replace"))
+        size += size_of(row)
         if size > PAGE_BYTES and i:
             return rows[:i]
     return rows[:limit]

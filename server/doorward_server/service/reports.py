@@ -24,7 +24,7 @@ from doorward_server.core.usage import (
 )
 from doorward_server.service.guard import Caller, Clock, Guard
 from doorward_server.service.keys import own_or
-from doorward_server.service.paging import make_token, page_size, read_token
+from doorward_server.service.paging import fitting, make_token, page_size, read_token
 from doorward_server.store import Store
 
 DEFAULT_SPAN = 30 * DAY
@@ -140,10 +140,9 @@ class Reports:
         before = (int(start[0]), str(start[1])) if start is not None else None
         limit = page_size(size)
         rows = self._store.usage.list_decisions(scope, before, limit + 1)
-        if len(rows) <= limit:
-            return rows, ""
-        last = rows[limit - 1]
-        return rows[:limit], make_token(about, [last.at, last.id, scope.until])
+        shown = fitting(rows, limit)
+        last = shown[-1] if len(shown) < len(rows) else None
+        return shown, make_token(about, [last.at, last.id, scope.until]) if last is not None else ""
 
     def _scope(self, caller: Caller, permission: str, kind: str, wanted: Wanted) -> Scope:
         organization = ALL if wanted.organization == ALL else own_or(caller, wanted.organization)

@@ -178,7 +178,7 @@ class Webhooks:
         start = read_token(scope, token, (int,))
         before = int(start[0]) if start else None
         rows = self._store.webhooks.list_deliveries(organization, id, state, before, limit + 1)
-        shown = fitting(rows, limit)
+        shown = fitting(rows, limit, lambda it: len(it.body.encode()) + len(repr(it)))
         return shown, make_token(scope, [shown[-1].sequence]) if len(shown) < len(rows) else ""
 
     def redeliver(self, caller: Caller, organization: str, webhook: str, id: str) -> Written[Delivery]:

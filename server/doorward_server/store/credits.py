@@ -1,45 +1,59 @@
 """Balances of credits, over all replicas. Debits are neither a revision nor an audit event; what people change is one.
 
 Debits of one account come one after the other, as charges of a limit do (`limits`): SQLite has one writer, and in
-PostgreSQL they take a lock of its name before anything is read, and the time after that. Nothing but the store knows a
+PostgreSQL they take a lock of its name before it is read, and the time after that. Nothing but the store knows a
 balance, so what is committed is all there is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from doorward_server.core.credits import Account, Debited, Holder, Terms, opened
+from doorward_server.core.credits import Account, Debited, Holder, Refill, Terms, opened
 from doorward_server.core.model import Event, Instant, Replay
 
 from . import replays
+from .dialect import WAIT
 from .entities import ORGANIZATIONS, get
 from .transaction import Transaction, Transactions
 from .values import Written
 
+SHARED_WAIT = 0.5
+"""Seconds that a transaction about several accounts waits for any of them."""
 Change = Callable[[Account, Instant], tuple[Account, Event]]
 """Makes of an account, as it is at that time, what shall be."""
 
-_COLUMNS = "balance, since, period, refill"
+_COLUMNS = "balance, since, amount, period, reset, most, own"
 _FIND = f"SELECT {_COLUMNS} FROM credit_account WHERE organization = ? AND keyspace = ? AND whom = ?"  # noqa: S608  # columns
 _LIST = f"""
 SELECT whom, {_COLUMNS} FROM credit_account WHERE organization = ? AND keyspace = ? AND whom > ? ORDER BY whom LIMIT ?
 """  # noqa: S608  # columns
 _KEEP = """
-INSERT INTO credit_account (organization, keyspace, whom, balance, since, period, refill) VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO credit_account (organization, keyspace, whom, balance, since, amount, period, reset, most, own)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (organization, keyspace, whom) DO UPDATE
-SET balance = excluded.balance, since = excluded.since, period = excluded.period, refill = excluded.refill
+SET balance = excluded.balance, since = excluded.since, amount = excluded.amount, period = excluded.period,
+reset = excluded.reset, most = excluded.most, own = excluded.own
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Debit:
-    """What is asked for: *cost* credits of *holder*'s balance, or nothing if there are not so many."""
+    """What is asked for: *cost* credits of *holder*'s balance, or nothing if there are not so many.
+
+    A negative cost gives back what was taken for nothing.
+    """
 
     holder: Holder
     terms: Terms
     cost: int
+
+    @property
+    def undone(self) -> Debit:
+        """What gives it back."""
+        return replace(self, cost=-self.cost)
 
 
 class CreditStore:
@@ -53,13 +67,19 @@ class CreditStore:
         return self._write(lambda tx: _debit(tx, debits, clock)).value
 
     def find(self, holder: Holder) -> Account | None:
-        """Return an account as it was when it was last looked at; None: it was not opened yet."""
+        """Return an account as it was when it was last charged or changed; None: it was not opened yet."""
         return self._look(lambda tx: _find(tx, holder))
 
     def list_some(self, organization: str, keyspace: str, after: str, limit: int) -> list[tuple[Holder, Account]]:
-        """Return accounts that were opened, by whom, behind *after*; each as it was when it was last looked at."""
+        """Return accounts that were opened, by whom, behind *after*; each as it was when it was last charged or
+        changed.
+        """
         rows = self._look(lambda tx: tx.ask(_LIST, organization, keyspace, after, limit))
-        return [(Holder(organization, keyspace, whom), Account(*row)) for whom, *row in rows]
+        return [(Holder(organization, keyspace, whom), _account(row)) for whom, *row in rows]
+
+    def now(self, clock: Callable[[], Instant]) -> Instant:
+        """Return the time by which balances are kept; *clock* is for SQLite."""
+        return self._look(lambda tx: tx.dialect.now(clock))
 
     def update(
         self,
@@ -79,13 +99,14 @@ class CreditStore:
 
 def _debit(tx: Transaction, debits: Sequence[Debit], clock: Callable[[], Instant]) -> list[Debited]:
     terms = {it.holder: it.terms for it in debits}
-    now = tx.dialect.in_turn(sorted(map(_name, terms)), clock)
+    # Where several share a transaction, one that cannot be had must not keep the others waiting: see `debiting`.
+    now = tx.dialect.in_turn(sorted(map(_name, terms)), clock, WAIT if len(terms) == 1 else SHARED_WAIT)
     before = {holder: _find(tx, holder) for holder in terms}
     accounts = {it: _at(account, terms[it], now) for it, account in before.items()}
     debited = []
     for it in debits:
         left = accounts[it.holder].take(it.cost)
-        accounts[it.holder] = left or accounts[it.holder]
+        accounts[it.holder] = accounts[it.holder] if left is None else left
         debited.append(Debited(left is not None, accounts[it.holder], now))
     for holder, account in accounts.items():
         if account != before[holder]:
@@ -120,12 +141,19 @@ def _at(account: Account | None, terms: Terms, now: Instant) -> Account:
 
 def _find(tx: Transaction, holder: Holder) -> Account | None:
     rows = tx.ask(_FIND, holder.organization, holder.keyspace, holder.whom)
-    return Account(*rows[0]) if rows else None
+    return _account(rows[0]) if rows else None
+
+
+def _account(row: Sequence[Any]) -> Account:
+    balance, since, amount, period, reset, most, own = row
+    return Account(balance, since, None if amount is None else Refill(amount, period, bool(reset), most), own)
 
 
 def _keep(tx: Transaction, holder: Holder, account: Account) -> None:
-    values = (account.balance, account.since, account.period, account.refill)
-    tx.change(_KEEP, holder.organization, holder.keyspace, holder.whom, *values)
+    rule = account.rule
+    refill = (None,) * 4 if rule is None else (rule.amount, rule.period, rule.reset, rule.most)
+    of = (holder.organization, holder.keyspace, holder.whom)
+    tx.change(_KEEP, *of, account.balance, account.since, *refill, account.own)
 
 
 def _name(holder: Holder) -> str:

@@ -173,10 +173,14 @@ class Sqlite:
         """Return the condition that *text* holds *part*, letter for letter."""
         return fn.INSTR(text, part) > 0
 
-    def in_turn(self, names: Sequence[str], clock: Callable[[], Instant]) -> Instant:
+    def in_turn(self, names: Sequence[str], clock: Callable[[], Instant], patience: float = WAIT) -> Instant:
         """Wait until nobody else has any of *names*, to the end of the transaction, and return the time after that:
         by *clock*, of the machine that all who write are on.
         """
+        return clock()
+
+    def now(self, clock: Callable[[], Instant]) -> Instant:
+        """Return the time that `in_turn` goes by."""
         return clock()
 
     @property
@@ -308,11 +312,17 @@ class Postgresql:
         """Return the condition that *text* holds *part*, letter for letter."""
         return fn.STRPOS(text, part) > 0
 
-    def in_turn(self, names: Sequence[str], clock: Callable[[], Instant]) -> Instant:
+    def in_turn(self, names: Sequence[str], clock: Callable[[], Instant], patience: float = WAIT) -> Instant:
         """Wait until nobody else has any of *names*, to the end of the transaction, and return the time after that:
-        by the database's own clock, which is one for all who write.
+        by the database's own clock, which is one for all who write. After *patience* seconds, it is not to be had.
         """
+        if patience != WAIT:
+            self.database.execute_sql("SELECT set_config('lock_timeout', %s, true)", (f"{patience:g}s",))
         self.database.execute_sql(_IN_TURN, (list(names),)).fetchall()
+        return self.now(clock)
+
+    def now(self, clock: Callable[[], Instant]) -> Instant:
+        """Return the time that `in_turn` goes by."""
         now: Instant = self.database.execute_sql(_NOW).fetchone()[0]
         return now
 

@@ -155,7 +155,7 @@ class Transactions:
             revision = self._dialect.commit()
         except peewee.PeeweeException as error:
             if self._dialect.lost():
-                raise StoreUnavailable(_UNKNOWN_OUTCOME) from error
+                raise StoreUnavailable(_UNKNOWN_OUTCOME, outcome_known=False) from error
             raise
         return Written(value, revision, transaction.replayed, tuple(transaction.replaced))
 

@@ -47,17 +47,15 @@ def _whose(holder: pb.CreditHolder) -> Whose:
 
 
 def _to_account(it: Balance) -> pb.CreditAccount:
-    account, kind, id = it.account, *it.holder.whom.partition(":")[::2]
-    own = account.refill is not None and it.refill is not None
-    amount = it.refill.amount if it.refill is not None else None
+    account = it.account
     return pb.CreditAccount(
         organization=it.holder.organization,
         keyspace=it.holder.keyspace,
-        key_id=id if kind == "key" else "",
-        owner=id if kind == "owner" else "",
+        key_id=it.holder.key,
+        owner=it.holder.owner,
         balance=account.balance,
         refills_at=to_timestamp(account.refills_at()),
-        refill_amount=account.refill if own else amount,
-        own_refill_amount=own,
+        refill_amount=account.refill_amount(),
+        own_refill_amount=account.rule is not None and account.own is not None,
         opened=it.opened,
     )
