@@ -112,7 +112,7 @@ def test_an_account_that_cannot_be_served_is_nothing_to_the_others(kept: Kept, p
         if len(kept.asked) == 1:
             gate(debits)
         elif len(debits) > 1:
-            raise StoreUnavailable
+            raise StoreUnavailable(locked=True)
         elif debits[0].holder == ACME:
             assert stuck.wait(60)
             raise StoreUnavailable
@@ -136,14 +136,15 @@ def test_an_account_that_cannot_be_served_is_nothing_to_the_others(kept: Kept, p
     asyncio.run(several())
 
 
-def test_of_what_may_have_been_taken_nothing_is_tried_again(kept: Kept, pool: Pool) -> None:
+@pytest.mark.parametrize("known", [True, False])
+def test_with_a_lost_store_nothing_is_tried_again(kept: Kept, pool: Pool, known: bool) -> None:
     gate = Gate()
 
     def unknown(debits: Sequence[Debit]) -> None:
         if len(kept.asked) == 1:
             gate(debits)
         else:
-            raise StoreUnavailable(outcome_known=False)
+            raise StoreUnavailable(outcome_known=known)
 
     async def several() -> None:
         charged = Debiting(kept, pool, lambda: 0)  # type: ignore[arg-type]  # a store as far as this goes

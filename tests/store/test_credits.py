@@ -122,7 +122,7 @@ def test_several_accounts_do_not_wait_for_one_that_is_locked(
             assert held.wait(60)
             with pytest.raises(StoreUnavailable) as lost:
                 store.credits.debit([Debit(ACME, TEN, 1), Debit(other, TEN, 1)], clock)
-            assert lost.value.outcome_known
+            assert (lost.value.outcome_known, lost.value.locked) == (True, True)
             assert debit(store, clock, 1, holder=other) == [True]
         finally:
             let_go.set()

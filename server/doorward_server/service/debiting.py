@@ -1,7 +1,7 @@
 """Taking credits: a call is told that it is allowed once what it takes is committed, and not before.
 
-Calls that come while the store is being asked share the next transaction. Where that cannot be done, e.g. as a server
-that hangs has one of their accounts locked, each account is asked for by itself. A call whose server is killed over it
+Calls that come while the store is being asked share the next transaction. Where that cannot be done, as a server that
+hangs has one of their accounts locked, each account is asked for by itself. A call whose server is killed over it
 may have been charged; none is charged twice.
 """
 
@@ -85,7 +85,7 @@ class Debiting:
             if problem is None:
                 continue
             several = len({it.holder for it in waiters}) > 1
-            if several and isinstance(problem, StoreUnavailable) and problem.outcome_known:
+            if several and isinstance(problem, StoreUnavailable) and problem.locked:
                 for waiter in waiters:
                     self._ask_alone(waiter)
             else:

@@ -32,6 +32,7 @@ _STATEMENT_MS = 10_000
 _MIGRATION_LOCK = 0x646F6F7277617264  # "doorward"
 _RETRIED = {"40001", "40P01"}  # serialization failure, deadlock: the whole transaction may run again
 _NOT_MIGRATED = "42P01"
+_LOCKED = "55P03"
 # In one order for everybody, so that two who want several do not wait in a circle.
 _IN_TURN = """
 SELECT pg_advisory_xact_lock(number)
@@ -161,6 +162,10 @@ class Sqlite:
         """Tell whether *error* means that the database could not be asked, rather than that we asked nonsense."""
         return isinstance(error, peewee.DatabaseError | peewee.InterfaceError)
 
+    def is_locked(self, error: peewee.PeeweeException) -> bool:
+        """Tell whether *error* means that a part of the database is locked: here, all of it is, or nothing."""
+        return False
+
     def locked(self, query: Any) -> Any:
         """Return *query* so that its rows stay as they are until the end: the only writer need not ask."""
         return query
@@ -174,9 +179,7 @@ class Sqlite:
         return fn.INSTR(text, part) > 0
 
     def in_turn(self, names: Sequence[str], clock: Callable[[], Instant], patience: float = WAIT) -> Instant:
-        """Wait until nobody else has any of *names*, to the end of the transaction, and return the time after that:
-        by *clock*, of the machine that all who write are on.
-        """
+        """Return the time by *clock*, of the machine that all who write are on: the only writer has all *names*."""
         return clock()
 
     def now(self, clock: Callable[[], Instant]) -> Instant:
@@ -299,6 +302,10 @@ class Postgresql:
         if isinstance(error, peewee.ProgrammingError | peewee.DataError):
             return _sqlstate(error) == _NOT_MIGRATED
         return True
+
+    def is_locked(self, error: peewee.PeeweeException) -> bool:
+        """Tell whether *error* means that somebody has locked a part of the database for too long."""
+        return _sqlstate(error) == _LOCKED
 
     def locked(self, query: Any) -> Any:
         """Return *query* so that its rows stay as they are until the end, but may be referred to by others."""
