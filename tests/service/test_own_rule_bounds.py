@@ -19,6 +19,7 @@ from tests.service.door import Door
 from tests.service.test_alerting import ask, flush, sweep, told, wrong
 from tests.service.test_own_rules import DAY, apply, fail, look, names, rule
 from tests.store.statements import counted
+from tests.wire.tenants import never_made
 
 LEAK = "alerts: {leak: {when: leaked}}"
 EACH = "limits: {windows: {each: {per: key_and_resource, limit: 10, window: 1h}}}"
@@ -67,6 +68,22 @@ def test_one_organization_takes_no_more_than_its_part_of_what_is_noted(
     assert [it.value for it in metric.samples] == [4]
 
 
+def test_who_tries_from_many_addresses_hides_no_key_that_is_tried(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noted, "MOST_OF_ONE", 3)
+    name = apply(
+        door,
+        "alerts:",
+        "  by-address: {when: failed_authentication, per: address, count: 2, window: 10m}",
+        "  by-key: {when: failed_authentication, per: key, count: 2, window: 10m}",
+    )
+    made = door.create("operator", name)
+    for n in range(5):
+        ask(door, name, never_made(name), f"192.0.2.{n}")
+    ask(door, name, wrong(made.secret), times=2)
+    flush(door)
+    assert [it.key for it in told(door, "operator")] == [made.key.id]
+
+
 def check_the_alerts_of_one_organization_leave_room_for_anothers(door: Door, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(noted, "MOST", 8)
     patch.setattr(noted, "MOST_OF_ONE", 3)
@@ -89,7 +106,7 @@ def test_the_alerts_of_one_organization_leave_room_for_anothers(door: Door, monk
 
 def test_without_a_part_for_each_the_room_is_the_first_ones(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     """The check above notices the bug."""
-    monkeypatch.setattr(noted.Noted, "_takes", lambda self, there, counts, organization: there < noted.MOST)
+    monkeypatch.setattr(noted.Noted, "_takes", lambda self, there, part: there < noted.MOST)
     with pytest.raises(AssertionError):
         check_the_alerts_of_one_organization_leave_room_for_anothers(door, monkeypatch)
 

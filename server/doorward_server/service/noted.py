@@ -9,7 +9,8 @@ from doorward_server.core.alerts import Alert, AlertKind, Failure
 MOST = 10_000
 """Subjects of failures, and alerts, between two flushes."""
 MOST_OF_ONE = 500
-"""Of one organization. A spike has few subjects, and nobody reads so many alerts."""
+"""Alerts of one organization, and its keys, addresses and prefixes, each apart: who tries from many addresses hides no
+key that is tried. A spike has few subjects, and nobody reads so many alerts."""
 
 
 class Noted:
@@ -23,8 +24,7 @@ class Noted:
         self.alerts: dict[str, Alert] = {}
         self.dropped = 0
         """Failures and alerts that there was no room for."""
-        self._subjects_of: Counter[str] = Counter()
-        self._alerts_of: Counter[str] = Counter()
+        self._parts: Counter[tuple[str, str]] = Counter()
 
     def __bool__(self) -> bool:
         return bool(self.failures or self.alerts)
@@ -32,7 +32,7 @@ class Noted:
     def count(self, failure: Failure, count: int = 1) -> None:
         """Add so many failures of one subject."""
         known = self.failures.get(failure)
-        if known is None and not self._takes(len(self.failures), self._subjects_of, failure.organization):
+        if known is None and not self._takes(len(self.failures), (failure.organization, failure.per)):
             self.dropped += count
         else:
             self.failures[failure] = (known or 0) + count
@@ -42,7 +42,7 @@ class Noted:
         if alert.id in self.alerts:
             return True
         leak = alert.kind is AlertKind.LEAKED
-        if not leak and not self._takes(len(self.alerts), self._alerts_of, alert.organization):
+        if not leak and not self._takes(len(self.alerts), (alert.organization, "")):
             self.dropped += 1
             return False
         self.alerts[alert.id] = alert
@@ -56,8 +56,8 @@ class Noted:
             self.tell(alert)
         self.dropped += later.dropped
 
-    def _takes(self, there: int, counts: Counter[str], organization: str) -> bool:
-        if there >= MOST or counts[organization] >= MOST_OF_ONE:
+    def _takes(self, there: int, part: tuple[str, str]) -> bool:
+        if there >= MOST or self._parts[part] >= MOST_OF_ONE:
             return False
-        counts[organization] += 1
+        self._parts[part] += 1
         return True
