@@ -13,6 +13,7 @@ from doorward_server.core.alert_rules import MOST, MOST_OF_A_KIND, OwnRule
 from doorward_server.core.errors import NotFound, QuotaExceeded
 from doorward_server.core.model import Event
 
+from .dialect import Sqlite
 from .entities import ORGANIZATIONS, get
 from .transaction import Transaction, Transactions
 from .values import Written
@@ -32,7 +33,8 @@ _DELETE = "DELETE FROM alert_rule WHERE organization = ? AND keyspace = ? AND na
 _DROP = "DELETE FROM alert_rule WHERE organization = ?"
 _OTHERS = "SELECT kind FROM alert_rule WHERE organization = ? AND keyspace = ? AND name <> ?"
 _STAMP = "SELECT value FROM alert_rule_stamp"
-_MOVE = "UPDATE alert_rule_stamp SET value = {}"
+_MOVE_SQLITE = "UPDATE alert_rule_stamp SET value = lower(hex(randomblob(16)))"
+_MOVE_POSTGRESQL = "UPDATE alert_rule_stamp SET value = gen_random_uuid()::text"
 
 
 class AlertRuleStore:
@@ -114,7 +116,7 @@ def drop(tx: Transaction, organization: str) -> None:
 
 def _move(tx: Transaction) -> None:
     """Last in a change: whoever changes rules of another organization waits for it."""
-    tx.change(_MOVE.format(tx.dialect.nonce))
+    tx.change(_MOVE_SQLITE if isinstance(tx.dialect, Sqlite) else _MOVE_POSTGRESQL)
 
 
 def _find(tx: Transaction, which: Sequence[str]) -> OwnRule | None:

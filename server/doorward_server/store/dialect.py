@@ -105,7 +105,6 @@ class Sqlite:
     begin_write = "BEGIN IMMEDIATE"
     begin_read = "BEGIN DEFERRED"
     param = "?"
-    nonce = "lower(hex(randomblob(16)))"
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
@@ -241,7 +240,6 @@ class Postgresql:
     begin_write = "BEGIN ISOLATION LEVEL READ COMMITTED"
     begin_read = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
     param = "%s"
-    nonce = "gen_random_uuid()::text"
 
     def __init__(self, url: str) -> None:
         self._url = url
