@@ -8,6 +8,7 @@ import pytest
 
 from doorward.v1 import alerts_pb2 as pb
 from doorward.v1 import audit_pb2
+from doorward_server.store.transaction import Transaction
 from tests.wire.replicas import until
 from tests.wire.requests import on_porch
 from tests.wire.serving import Server, refused, serving
@@ -208,3 +209,18 @@ def test_a_server_that_starts_knows_the_rules_before_it_serves(acme: Tenant) -> 
     with serving(config.store, config.state_dir, clock=acme.server.clock, furnished=False) as other:
         compiled = other.app.keyspaces._catalog.get("porch")
         assert [it.name for it in other.app.watch.own_rules.of(acme.id, compiled)] == ["soon"]
+
+
+def test_a_server_whose_cache_begins_anew_reads_all_rules_again(acme: Tenant) -> None:
+    """A store that was restored may have other rules, whatever their stamp says."""
+    put(acme, "leak")
+    app = acme.server.app
+    compiled = app.keyspaces._catalog.get("porch")
+    until(lambda: [it.name for it in app.watch.own_rules.of(acme.id, compiled)] == ["soon"])
+
+    def restore(tx: Transaction) -> None:
+        tx.change("DELETE FROM alert_rule WHERE organization = ?", acme.id)
+        tx.change("DELETE FROM replica")
+
+    app.store._write(restore)
+    until(lambda: {it.name for it in app.watch.own_rules.of(acme.id, compiled)} == {"soon", "leak"})
