@@ -67,7 +67,8 @@ _KINDS = {
 # are not among them: every one of them carries a request_id. BatchRevokeKeys counts what it ended, which a second try
 # would not find again. ImportKeys is long and dear, and its caller sends it again if it fails. A Lease that ended
 # begins with nothing, which its holder must know. RotateWebhookSecret would forget the secret of the first try, and
-# SetCredits give back what was used in between. Of an Authorize that may have been charged, the server says so itself.
+# SetCredits give back what was used in between. An Authorize that takes credits may be charged for each try whose
+# connection breaks, see docs/credits.md; where its server lives, that says itself that it is not to be tried again.
 _NOT_REPEATABLE = frozenset(
     f"{verb}{noun}"
     for noun in ("Organization", "Principal", "Group", "Binding", "Webhook")

@@ -355,14 +355,14 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
 
 def _recorder(config: Config, store: Store, random: Random) -> tuple[Recorder, Pool, Pool, Pool]:
     # Answers wait for what is done on the first two; whoever should read standard output may not.
-    pools = Pool("recording", threads=2, backlog=64), Pool("printing", threads=4, backlog=64)
+    pools = Pool("recording", threads=3, backlog=64), Pool("printing", threads=4, backlog=64)
     sampling = Pool("sampling", threads=1, backlog=8)
     chance = dice.Random(random(8)).random  # noqa: S311  # which ALLOWs are recorded is no secret
     return Recorder(store, LogFile(config.decisions), to_stdout, *pools, sampling, chance), *pools, sampling
 
 
 def _charging(store: Store, clock: Clock, boot: Boot) -> tuple[Charging, Pool, Pool]:
-    limits, debits = Pool("limits", threads=1, backlog=8), Pool("debits", threads=4, backlog=400)
+    limits, debits = (Pool(name, threads=1, backlog=8) for name in ("limits", "debits"))
     return Charging(Limiter(store, limits, clock, boot), Debiting(store, debits, clock)), limits, debits
 
 

@@ -97,6 +97,24 @@ def test_a_clock_that_was_set_back_brings_nothing_twice() -> None:
     assert back.at(ADDS, NOW + DAY) == seen
 
 
+@pytest.mark.parametrize(
+    ("terms", "days", "expected"),
+    [
+        (NEVER, 0, 7),
+        (ADDS, 0.5, 7),
+        (ADDS, 1, 12),  # 4 + 5 + 3, no further than most
+        (RESETS, 0.5, 7),
+        (RESETS, 1, 5),  # a new balance: what was taken before is gone with the old one
+    ],
+)
+def test_what_is_given_back_comes_back_where_it_was_taken(terms: Terms, days: float, expected: int) -> None:
+    taken = replace(opened(terms, NOW), balance=7).take(3)
+    assert taken is not None
+    later = taken.at(terms, NOW + round(days * DAY))
+    assert later.give_back(3, NOW).balance == expected
+    assert replace(later, balance=0, since=NOW + 17).give_back(3, NOW).balance == 0, "set since then"
+
+
 def test_a_holder_tells_whose_it_is() -> None:
     assert [(it.key, it.owner) for it in (Holder("a", "k", w) for w in ("key:x", "owner:y", "organization"))] == [
         ("x", ""), ("", "y"), ("", ""),

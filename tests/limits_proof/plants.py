@@ -88,10 +88,14 @@ def no_turns() -> None:
 
 
 def _let_all_in() -> None:
-    def in_turn(self: Postgresql, names: Sequence[str], clock: Callable[[], int], patience: float = 0) -> int:
+    def in_turn(self: Postgresql, names: Sequence[str], clock: Callable[[], int]) -> int:
         return clock()
 
+    def at_once(self: Postgresql, names: Sequence[str], clock: Callable[[], int]) -> tuple[set[str], int]:
+        return set(names), clock()
+
     put(Postgresql, "in_turn", in_turn)
+    put(Postgresql, "at_once", at_once)
 
 
 @plant("who takes credits of the same account at the same time does not wait for the other", "pays", on=("postgresql",))

@@ -27,11 +27,13 @@ class Kept:
         self.credits = self
         self.asked: list[list[Debit]] = []
         self.say: Say = lambda _: None
+        self.locked: set[Holder] = set()
 
-    def debit(self, debits: Sequence[Debit], clock: Any) -> list[Debited]:
+    def debit(self, debits: Sequence[Debit], clock: Any) -> list[Debited | None]:
         self.asked.append(list(debits))
         self.say(debits)
-        return [Debited(True, Account(100 - it.cost, 0, None), 0) for it in debits]
+        taken = Debited(True, Account(0, 0, None), 0)
+        return [None if it.holder in self.locked else taken for it in debits]
 
 
 @pytest.fixture
@@ -105,34 +107,76 @@ def test_more_than_can_wait_is_refused_at_once_and_who_has_given_up_waits_no_mor
     assert sorted(it.cost for debits in kept.asked for it in debits) == [1, 2, 5], "who gave up is not charged"
 
 
-def test_an_account_that_cannot_be_served_is_nothing_to_the_others(kept: Kept, pool: Pool) -> None:
-    gate, stuck = Gate(), threading.Event()
+def test_an_account_that_is_locked_holds_up_only_its_own_calls(kept: Kept, pool: Pool) -> None:
+    kept.locked = {ACME}
 
-    def locked(debits: Sequence[Debit]) -> None:
-        if len(kept.asked) == 1:
-            gate(debits)
-        elif len(debits) > 1:
-            raise StoreUnavailable(locked=True)
-        elif debits[0].holder == ACME:
-            assert stuck.wait(60)
-            raise StoreUnavailable
+    async def several() -> None:
+        charged = Debiting(kept, pool, lambda: 0)  # type: ignore[arg-type]  # a store as far as this goes
+        waiting = asyncio.create_task(charged.debit(of(ACME)))
+        for _ in range(3):
+            assert (await charged.debit(of(GLOBEX)))[0].taken
+        assert not waiting.done()
+        kept.locked = set()
+        assert (await waiting)[0].taken
+
+    asyncio.run(several())
+
+
+def test_an_account_that_stays_locked_cannot_be_reached(
+    kept: Kept, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(debiting, "PATIENCE", 0.0)
+    kept.locked = {ACME}
+
+    async def one() -> None:
+        charged = Debiting(kept, pool, lambda: 0)  # type: ignore[arg-type]  # a store as far as this goes
+        with pytest.raises(StoreUnavailable) as lost:
+            await charged.debit(of(ACME))
+        assert lost.value.outcome_known
+
+    asyncio.run(one())
+
+
+def test_what_is_given_back_is_so_although_the_caller_waits_no_more(kept: Kept, pool: Pool) -> None:
+    gate = kept.say = Gate()
 
     async def several() -> None:
         charged = Debiting(kept, pool, lambda: 0)  # type: ignore[arg-type]  # a store as far as this goes
         first = asyncio.create_task(charged.debit(of(GLOBEX)))
         await asyncio.to_thread(gate.reached.wait, 60)
-        lost, served = (asyncio.create_task(charged.debit(of(it))) for it in (ACME, GLOBEX))
+        undoing = asyncio.create_task(charged.undo(of(ACME, 7)))
+        await asyncio.sleep(0)
+        undoing.cancel()
+        await asyncio.wait([undoing])
+        gate.open()
+        await first
+        await charged.debit(of(GLOBEX, 2))
+
+    asyncio.run(several())
+    assert [it.cost for debits in kept.asked for it in debits] == [1, 7, 2]
+
+
+def test_a_defect_about_one_account_is_nothing_to_the_others(kept: Kept, pool: Pool) -> None:
+    gate = Gate()
+
+    def defect(debits: Sequence[Debit]) -> None:
+        if len(kept.asked) == 1:
+            gate(debits)
+        elif any(it.holder == ACME for it in debits):
+            raise ZeroDivisionError
+
+    async def several() -> None:
+        charged = Debiting(kept, pool, lambda: 0)  # type: ignore[arg-type]  # a store as far as this goes
+        first = asyncio.create_task(charged.debit(of(GLOBEX)))
+        await asyncio.to_thread(gate.reached.wait, 60)
+        broken, served = (asyncio.create_task(charged.debit(of(it))) for it in (ACME, GLOBEX))
         await asyncio.sleep(0)
         gate.open()
         await asyncio.gather(first, served)
-        more = asyncio.create_task(charged.debit(of(ACME)))
-        assert (await charged.debit(of(GLOBEX)))[0].taken, "while the other account is still waited for"
-        stuck.set()
-        for it in (lost, more):
-            with pytest.raises(StoreUnavailable):
-                await it
+        with pytest.raises(ZeroDivisionError):
+            await broken
 
-    kept.say = locked
+    kept.say = defect
     asyncio.run(several())
 
 

@@ -183,6 +183,35 @@ def test_a_batch_is_charged_like_calls_one_after_the_other(acme: Tenant) -> None
     assert kiosk.get().balance == 1
 
 
+def test_what_a_limit_refuses_in_a_batch_pays_for_the_rest_of_it(acme: Tenant) -> None:
+    once = "limits: {windows: {once: {limit: 1, window: 1d, actions: ['things:read']}}}"
+    kiosk = Kiosk(acme, "{initial: 2}", once)
+    items = [authz_pb2.BatchAuthorizeItem(action=it) for it in ("things:read", "things:read", "boxes:read")]
+    asked = authz_pb2.BatchAuthorizeRequest(
+        key=kiosk.held.text, keyspace=kiosk.keyspace, organization=acme.id, items=items
+    )
+    results = acme.root.authz.BatchAuthorize(asked).results
+    assert [reason(it) for it in results] == ["ALLOWED", "QUOTA_EXCEEDED", "ALLOWED"]
+    assert kiosk.get().balance == 0
+
+
+def test_a_defect_of_the_limits_costs_no_credits(acme: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+    kiosk = Kiosk(acme, TEN, LIMITED)
+
+    async def broken(self: Limiter, *_: Any) -> Any:
+        raise ZeroDivisionError
+
+    items = [authz_pb2.BatchAuthorizeItem(action="things:read")] * 3
+    asked = authz_pb2.BatchAuthorizeRequest(
+        key=kiosk.held.text, keyspace=kiosk.keyspace, organization=acme.id, items=items
+    )
+    with monkeypatch.context() as spoilt:
+        spoilt.setattr(Limiter, "charge", broken)
+        assert refused(kiosk.ask).code == "INTERNAL"
+        assert refused(lambda: acme.root.authz.BatchAuthorize(asked)).code == "INTERNAL"
+    assert kiosk.get().balance == 10
+
+
 def test_many_at_once_get_no_more_than_there_is(acme: Tenant) -> None:
     kiosk = Kiosk(acme, "{initial: 60}")
     with ThreadPoolExecutor(24) as pool:
@@ -248,11 +277,12 @@ def test_a_call_that_may_be_charged_says_so_and_is_not_repeated_by_itself(
     server: Server, acme: Tenant, broken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kiosk = Kiosk(acme, TEN, "decision_log: {record: all, to: [store]}")
-    right, tries = CreditStore.debit, list[int]()
+    right, tries = CreditStore.debit, list[str]()
 
     def lost(self: CreditStore, debits: Sequence[Debit], clock: Any) -> Any:
-        tries.append(debits[0].cost)
-        if broken == "taken" or debits[0].cost < 0:
+        given_back = debits[0].taken_since is not None
+        tries.append("given back" if given_back else "taken")
+        if broken == tries[-1]:
             raise StoreUnavailable(outcome_known=False)
         return right(self, debits, clock)
 
@@ -265,7 +295,7 @@ def test_a_call_that_may_be_charged_says_so_and_is_not_repeated_by_itself(
         client.authorize(
             kiosk.held.text, keyspace=kiosk.keyspace, action="things:read", organization=acme.id, timeout=30
         )
-    assert tries == ([1] if broken == "taken" else [1, -1])
+    assert tries == (["taken"] if broken == "taken" else ["taken", "given back"])
 
 
 # --- seeing to balances -----------------------------------------------------------------------------------------------

@@ -944,8 +944,8 @@ Global___AuthorizeResponse: _TypeAlias = AuthorizeResponse  # noqa: Y015
 
 @_typing.final
 class CreditStatus(_message.Message):
-    """How many credits are left. They are taken before an ALLOW is told. A call that gets no answer may have been charged; where
-    a server knows, it says MAY_BE_CHARGED.
+    """How many credits are left. They are taken before an ALLOW is told. An attempt that gets no answer may have been charged;
+    where a server knows, it says MAY_BE_CHARGED.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -84,7 +84,7 @@ class Account:
         if terms.refill == self.rule:
             return settled
         another = self.rule is None or terms.refill is None or terms.refill.period != self.rule.period
-        return replace(settled, rule=terms.refill, since=now if another else settled.since)
+        return replace(settled, rule=terms.refill, since=max(now, settled.since) if another else settled.since)
 
     def _settled(self, now: Instant) -> Account:
         rule = self.rule
@@ -97,6 +97,18 @@ class Account:
     def take(self, cost: int) -> Account | None:
         """Return the account less *cost* credits; None: there are not so many, and nothing is taken."""
         return replace(self, balance=self.balance - cost) if cost <= self.balance else None
+
+    def give_back(self, cost: int, since: Instant) -> Account:
+        """Return the account with *cost* credits that were taken for nothing, in the period that began at *since*.
+
+        They are gone if the balance was set or reset since then, and fill it no further than a refill would.
+        """
+        rule = self.rule
+        if since == self.since:
+            return self.add(cost)
+        if rule is None or rule.reset or (self.since - since) % rule.period:
+            return self
+        return replace(self, balance=max(self.balance, min(self.balance + cost, rule.most)))
 
     def add(self, amount: int) -> Account:
         """Return the account with *amount* more, or less if it is negative; at least 0 and at most `MOST` remain."""

@@ -320,13 +320,10 @@ class StoreUnavailable(DoorwardError):
         message: str = "The store cannot be reached. Try again; nothing was decided.",
         *,
         outcome_known: bool = True,
-        locked: bool = False,
     ) -> None:
         super().__init__(message)
         self.outcome_known = outcome_known
         """False: what was asked for may have been done."""
-        self.locked = locked
-        """True: the store is there, but somebody has locked what was asked for, for too long."""
 
 
 class MayBeCharged(StoreUnavailable):

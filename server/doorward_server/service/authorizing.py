@@ -16,8 +16,6 @@ from doorward_server.core.errors import (
     CallerUnauthenticated,
     DoorwardError,
     InvalidField,
-    Overloaded,
-    StoreUnavailable,
     UnknownReference,
 )
 from doorward_server.core.fields import check_address, check_id
@@ -253,7 +251,7 @@ class Authorizer:
         """Return the ids of decisions, once they are told to whoever keeps them; what cannot be told costs nothing."""
         try:
             return await self._telling.handed_out(caller, ask, found, handed, now)
-        except (StoreUnavailable, Overloaded):
+        except Exception:
             await self._charging.give_back(charged)
             raise
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from doorward_server.core.credits import Debited, Holder, Terms
 from doorward_server.core.decide import Question
-from doorward_server.core.errors import MayBeCharged, Overloaded, StoreUnavailable
+from doorward_server.core.errors import DoorwardError, MayBeCharged, StoreUnavailable
 from doorward_server.core.model import DAY
 from doorward_server.core.policy import Keyspace
 from doorward_server.core.reasons import Reason
@@ -60,29 +60,43 @@ class Charging:
         if debit is None:
             return await self._limiter.charge(subject, question, keyspace, cost)
         (debited,) = await self._paid([debit])
-        if not debited.taken:
-            return Charged(Reason.CREDITS_EXHAUSTED, (), _standing(debited, debit.cost))
+        paid = _told(debited, debit)
+        if paid.reason is not None:
+            return paid
         try:
-            charged = await self._limiter.charge(subject, question, keyspace, cost)
-        except (StoreUnavailable, Overloaded):
-            await self.give_back([Charged(None, (), None, debit)])
+            charged = _both(paid, await self._limiter.charge(subject, question, keyspace, cost))
+        except Exception:
+            await self.give_back([paid])
             raise
         if charged.reason is not None:
-            await self.give_back([charged._replace(paid=debit)])
-            return charged
-        return charged._replace(credits=_standing(debited, debit.cost), paid=debit)
+            await self.give_back([paid])
+        return charged
 
     async def charge_all(self, subject: Subject, keyspace: Keyspace, charges: Sequence[Charge]) -> list[Charged]:
-        """Charge questions, in order, as `charge` does. Where it raises, nothing that was paid before is lost."""
+        """Charge questions, in order, as `charge` does; all that they pay shares a transaction.
+
+        Where it raises, what was paid is given back.
+        """
         terms = keyspace.sections.credits
-        if terms is not None and subject.key is not None and not keyspace.sections.limits.windows:
-            return await self._all_paid(_holder(subject, keyspace, terms), terms, charges)
-        charged = list[Charged]()
+        if terms is None or subject.key is None:
+            return [await self._limiter.charge(subject, question, keyspace, cost) for question, cost in charges]
+        charged = await self._all_paid(_holder(subject, keyspace, terms), terms, charges)
+        undone = list[Charged]()
         try:
-            for charge in charges:
-                charged.append(await self.charge(subject, keyspace, charge))
-        except (StoreUnavailable, Overloaded):
-            await self.give_back(charged)
+            for i, (question, cost) in enumerate(charges):
+                paid = charged[i]
+                if paid.reason is None:
+                    charged[i] = _both(paid, await self._limiter.charge(subject, question, keyspace, cost))
+                    undone += [paid] if charged[i].reason is not None else []
+            await self.give_back(undone)
+            for i, charge in enumerate(charges) if undone else ():  # what was given back may pay for these
+                if charged[i].reason is Reason.CREDITS_EXHAUSTED:
+                    undone, now = [], await self.charge(subject, keyspace, charge)
+                    charged[i] = now if now.reason is None else charged[i]
+        except MayBeCharged:
+            raise
+        except Exception:
+            await self.give_back([*charged, *undone])
             raise
         return charged
 
@@ -93,11 +107,10 @@ class Charging:
             return
         try:
             await self._debiting.undo(paid)
-        except (StoreUnavailable, Overloaded):
+        except DoorwardError:
             raise MayBeCharged from None
 
     async def _all_paid(self, holder: Holder, terms: Terms, charges: Sequence[Charge]) -> list[Charged]:
-        """Charge questions that nothing limits: all debits share a transaction."""
         debits = [_debit(holder, terms, it) for it in charges]
         wanted = [it for it in debits if it is not None]
         came = iter(await self._paid(wanted) if wanted else ())
@@ -124,9 +137,14 @@ def _debit(holder: Holder, terms: Terms, charge: Charge) -> Debit | None:
     return Debit(holder, terms, cost) if cost else None
 
 
+def _both(paid: Charged, limited: Charged) -> Charged:
+    """Return what becomes of a call that was *paid*, by what its limits say."""
+    return limited._replace(credits=paid.credits, paid=paid.paid) if limited.reason is None else limited
+
+
 def _told(debited: Debited, debit: Debit) -> Charged:
     if debited.taken:
-        return Charged(None, (), _standing(debited, debit.cost), debit)
+        return Charged(None, (), _standing(debited, debit.cost), debit.taken(debited))
     return Charged(Reason.CREDITS_EXHAUSTED, (), _standing(debited, debit.cost))
 
 

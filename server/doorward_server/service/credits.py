@@ -91,7 +91,7 @@ class Credits:
         def change(before: Account, now: Instant) -> tuple[Account, Event]:
             after = before
             if wanted.balance is not None:
-                after = replace(after, balance=wanted.balance, since=now)
+                after = replace(after, balance=wanted.balance, since=max(now, before.since))
             if wanted.refill is not None or wanted.default_refill:
                 after = replace(after, own=wanted.refill)
             return after, _told(actor, "credits:set", holder, before, after, now)

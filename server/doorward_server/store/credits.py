@@ -1,8 +1,8 @@
 """Balances of credits, over all replicas. Debits are neither a revision nor an audit event; what people change is one.
 
 Debits of one account come one after the other, as charges of a limit do (`limits`): SQLite has one writer, and in
-PostgreSQL they take a lock of its name before it is read, and the time after that. Nothing but the store knows a
-balance, so what is committed is all there is.
+PostgreSQL they take a lock of its name before it is read, and the time after that; but a debit waits for none. Nothing
+but the store knows a balance, so what is committed is all there is.
 """
 
 from __future__ import annotations
@@ -15,13 +15,10 @@ from doorward_server.core.credits import Account, Debited, Holder, Refill, Terms
 from doorward_server.core.model import Event, Instant, Replay
 
 from . import replays
-from .dialect import WAIT
 from .entities import ORGANIZATIONS, get
 from .transaction import Transaction, Transactions
 from .values import Written
 
-SHARED_WAIT = 0.5
-"""Seconds that a transaction about several accounts waits for any of them."""
 Change = Callable[[Account, Instant], tuple[Account, Event]]
 """Makes of an account, as it is at that time, what shall be."""
 
@@ -41,19 +38,17 @@ reset = excluded.reset, most = excluded.most, own = excluded.own
 
 @dataclass(frozen=True, slots=True)
 class Debit:
-    """What is asked for: *cost* credits of *holder*'s balance, or nothing if there are not so many.
-
-    A negative cost gives back what was taken for nothing.
-    """
+    """What is asked for: *cost* credits of *holder*'s balance, or nothing if there are not so many."""
 
     holder: Holder
     terms: Terms
     cost: int
+    taken_since: Instant | None = None
+    """None: it is to be taken. Else it gives back *cost* that was taken when the account said this of `since`."""
 
-    @property
-    def undone(self) -> Debit:
-        """What gives it back."""
-        return replace(self, cost=-self.cost)
+    def taken(self, debited: Debited) -> Debit:
+        """Return what gives it back, after it was taken."""
+        return replace(self, taken_since=debited.account.since)
 
 
 class CreditStore:
@@ -62,8 +57,11 @@ class CreditStore:
     def __init__(self, transactions: Transactions) -> None:
         self._write, self._look = transactions.write, transactions.look
 
-    def debit(self, debits: Sequence[Debit], clock: Callable[[], Instant]) -> list[Debited]:
-        """Take each of *debits* in turn, and return what came of them. *clock* is for SQLite, which has none."""
+    def debit(self, debits: Sequence[Debit], clock: Callable[[], Instant]) -> list[Debited | None]:
+        """Take each of *debits* in turn, and return what came of them; None: somebody else has the account just now.
+
+        *clock* is for SQLite, which has none.
+        """
         return self._write(lambda tx: _debit(tx, debits, clock)).value
 
     def find(self, holder: Holder) -> Account | None:
@@ -97,21 +95,25 @@ class CreditStore:
         return self._write(lambda tx: _update(tx, holder, terms, change, clock, replay))
 
 
-def _debit(tx: Transaction, debits: Sequence[Debit], clock: Callable[[], Instant]) -> list[Debited]:
+def _debit(tx: Transaction, debits: Sequence[Debit], clock: Callable[[], Instant]) -> list[Debited | None]:
     terms = {it.holder: it.terms for it in debits}
-    # Where several share a transaction, one that cannot be had must not keep the others waiting: see `debiting`.
-    now = tx.dialect.in_turn(sorted(map(_name, terms)), clock, WAIT if len(terms) == 1 else SHARED_WAIT)
-    before = {holder: _find(tx, holder) for holder in terms}
+    had, now = tx.dialect.at_once(sorted(map(_name, terms)), clock)
+    before = {holder: _find(tx, holder) for holder in terms if _name(holder) in had}
     accounts = {it: _at(account, terms[it], now) for it, account in before.items()}
-    debited = []
-    for it in debits:
-        left = accounts[it.holder].take(it.cost)
-        accounts[it.holder] = accounts[it.holder] if left is None else left
-        debited.append(Debited(left is not None, accounts[it.holder], now))
+    debited = [_take(accounts, it, now) if it.holder in accounts else None for it in debits]
     for holder, account in accounts.items():
         if account != before[holder]:
             _keep(tx, holder, account)
     return debited
+
+
+def _take(accounts: dict[Holder, Account], debit: Debit, now: Instant) -> Debited:
+    account = accounts[debit.holder]
+    since = debit.taken_since
+    left = account.take(debit.cost) if since is None else account.give_back(debit.cost, since)
+    if left is not None:
+        accounts[debit.holder] = left
+    return Debited(left is not None, accounts[debit.holder], now)
 
 
 def _update(

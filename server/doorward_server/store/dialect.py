@@ -32,12 +32,12 @@ _STATEMENT_MS = 10_000
 _MIGRATION_LOCK = 0x646F6F7277617264  # "doorward"
 _RETRIED = {"40001", "40P01"}  # serialization failure, deadlock: the whole transaction may run again
 _NOT_MIGRATED = "42P01"
-_LOCKED = "55P03"
 # In one order for everybody, so that two who want several do not wait in a circle.
 _IN_TURN = """
 SELECT pg_advisory_xact_lock(number)
 FROM (SELECT DISTINCT hashtextextended(name, 0) AS number FROM unnest(%s::text[]) AS name ORDER BY number) AS names
 """
+_AT_ONCE = "SELECT name FROM unnest(%s::text[]) AS name WHERE pg_try_advisory_xact_lock(hashtextextended(name, 0))"
 _NOW = "SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint"
 _DRIVERS = (psycopg.Error, peewee.sqlite3.Error)  # type: ignore[attr-defined]  # chosen there
 
@@ -161,10 +161,6 @@ class Sqlite:
         """Tell whether *error* means that the database could not be asked, rather than that we asked nonsense."""
         return isinstance(error, peewee.DatabaseError | peewee.InterfaceError)
 
-    def is_locked(self, error: peewee.PeeweeException) -> bool:
-        """Tell whether *error* means that a part of the database is locked: here, all of it is, or nothing."""
-        return False
-
     def locked(self, query: Any) -> Any:
         """Return *query* so that its rows stay as they are until the end: the only writer need not ask."""
         return query
@@ -177,9 +173,13 @@ class Sqlite:
         """Return the condition that *text* holds *part*, letter for letter."""
         return fn.INSTR(text, part) > 0
 
-    def in_turn(self, names: Sequence[str], clock: Callable[[], Instant], patience: float = WAIT) -> Instant:
+    def in_turn(self, names: Sequence[str], clock: Callable[[], Instant]) -> Instant:
         """Return the time by *clock*, of the machine that all who write are on: the only writer has all *names*."""
         return clock()
+
+    def at_once(self, names: Sequence[str], clock: Callable[[], Instant]) -> tuple[set[str], Instant]:
+        """Return which of *names* nobody else has, to the end of the transaction, and the time as in `in_turn`."""
+        return set(names), clock()
 
     def now(self, clock: Callable[[], Instant]) -> Instant:
         """Return the time that `in_turn` goes by."""
@@ -301,10 +301,6 @@ class Postgresql:
             return _sqlstate(error) == _NOT_MIGRATED
         return True
 
-    def is_locked(self, error: peewee.PeeweeException) -> bool:
-        """Tell whether *error* means that somebody has locked a part of the database for too long."""
-        return _sqlstate(error) == _LOCKED
-
     def locked(self, query: Any) -> Any:
         """Return *query* so that its rows stay as they are until the end, but may be referred to by others."""
         return query.for_update("FOR NO KEY UPDATE")
@@ -317,14 +313,17 @@ class Postgresql:
         """Return the condition that *text* holds *part*, letter for letter."""
         return fn.STRPOS(text, part) > 0
 
-    def in_turn(self, names: Sequence[str], clock: Callable[[], Instant], patience: float = WAIT) -> Instant:
+    def in_turn(self, names: Sequence[str], clock: Callable[[], Instant]) -> Instant:
         """Wait until nobody else has any of *names*, to the end of the transaction, and return the time after that:
-        by the database's own clock, which is one for all who write. After *patience* seconds, it is not to be had.
+        by the database's own clock, which is one for all who write.
         """
-        if patience != WAIT:
-            self.database.execute_sql("SELECT set_config('lock_timeout', %s, true)", (f"{patience:g}s",))
         self.database.execute_sql(_IN_TURN, (list(names),)).fetchall()
         return self.now(clock)
+
+    def at_once(self, names: Sequence[str], clock: Callable[[], Instant]) -> tuple[set[str], Instant]:
+        """Return which of *names* nobody else has, to the end of the transaction, and the time as in `in_turn`."""
+        had = self.database.execute_sql(_AT_ONCE, (list(names),)).fetchall()
+        return {name for (name,) in had}, self.now(clock)
 
     def now(self, clock: Callable[[], Instant]) -> Instant:
         """Return the time that `in_turn` goes by."""

@@ -174,7 +174,7 @@ class Transactions:
                     if not self._dialect.again(error):
                         break
         if isinstance(failure, peewee.IntegrityError) or self._dialect.unavailable(failure):
-            raise StoreUnavailable(locked=self._dialect.is_locked(failure)) from failure
+            raise StoreUnavailable from failure
         raise failure
 
     @contextmanager
