@@ -12,10 +12,10 @@ from itertools import groupby
 from typing import NamedTuple
 
 from doorward_server.core import alerts as rules
-from doorward_server.core.alerts import Alert, AlertKind, Failure
+from doorward_server.core.alerts import HOUR, Alert, AlertKind, Failure
 from doorward_server.core.decide import Question
 from doorward_server.core.limits import Per
-from doorward_server.core.model import DAY, Instant, Key, Secret
+from doorward_server.core.model import Instant, Key, Secret
 from doorward_server.core.policy import Keyspace
 from doorward_server.core.reasons import Reason
 from doorward_server.core.sections import AlertRule
@@ -113,7 +113,7 @@ class Noticing:
         found = _of_kind(all_rules, AlertKind.SUPERSEDED_USED)
         alerts = [rules.superseded_used(rule, of, key.id, secret.id, ends_at, now) for rule in found]
         if self._raise_all(alerts):
-            self._keep(mark, _News(1, now + DAY, all_rules))
+            self._keep(mark, _News(1, now + HOUR, all_rules))
 
     def nearly_used(
         self, subject: Subject, question: Question, keyspace: Keyspace, window: tuple[str, int], limit: int, used: int
