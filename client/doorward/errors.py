@@ -33,12 +33,12 @@ DoorwardError
     │   ├── KeyspaceTestsFailed     a keyspace file's own tests fail
     │   └── RevisionNotReached      the store has not come as far as `consistency` asks
     ├── Aborted
-    │   └── EtagMismatch            somebody else changed it in between
+    │   ├── EtagMismatch            somebody else changed it in between
+    │   └── MayBeCharged            no answer, and credits may be gone for it
     ├── ResourceExhausted
     │   └── QuotaExceeded           a quota is used up
     ├── Unavailable                 no answer: neither a denial nor a consent. Try again
     │   ├── StoreUnavailable        the store could not be asked
-    │   ├── MayBeCharged            credits may be gone for no answer
     │   └── Overloaded              too much work
     ├── DeadlineExceeded            no answer in time; whether a change was made is unknown
     └── Internal                    a defect of Doorward; `metadata["request"]` finds it in its log
@@ -289,6 +289,12 @@ class EtagMismatch(Aborted):
     reason = "ETAG_MISMATCH"
 
 
+class MayBeCharged(Aborted):
+    """Credits may be gone for a call that got no answer; trying it again may take them again."""
+
+    reason = "MAY_BE_CHARGED"
+
+
 class ResourceExhausted(CallFailed):
     """More than is allowed."""
 
@@ -311,12 +317,6 @@ class StoreUnavailable(Unavailable):
     """The store could not be asked."""
 
     reason = "STORE_UNAVAILABLE"
-
-
-class MayBeCharged(Unavailable):
-    """Credits may be gone for a call that got no answer; trying it again may take them again."""
-
-    reason = "MAY_BE_CHARGED"
 
 
 class Overloaded(Unavailable):

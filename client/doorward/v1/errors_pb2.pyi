@@ -94,16 +94,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 40
     """ABORTED: the etag is not the current one; read again, then decide again. metadata: type, id."""
+    ERROR_REASON_MAY_BE_CHARGED: _ErrorReason.ValueType  # 41
+    """ABORTED: the store went away while credits were taken, or given back, for a call that got no answer. They may be gone;
+    trying again may take them again, so gRPC does not do so by itself, as it does with UNAVAILABLE.
+    """
     ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 50
     """RESOURCE_EXHAUSTED: a quota of the organization or the key is used up. metadata: quota, limit."""
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 60
     """UNAVAILABLE: the store could not be asked. Says nothing about the key; never treat it as a denial or as consent."""
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 61
     """UNAVAILABLE: more work is waiting than can be done in time. Try again after a moment."""
-    ERROR_REASON_MAY_BE_CHARGED: _ErrorReason.ValueType  # 62
-    """UNAVAILABLE: the store went away while credits were taken, or given back, for a call that got no answer. They may be
-    gone. gRPC does not try it again by itself (trailer grpc-retry-pushback-ms): that might take them again.
-    """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 70
     """INTERNAL: a defect of Doorward. The log entry with the same `request` (metadata) has the details."""
 
@@ -187,16 +187,16 @@ ERROR_REASON_CHAIN_IS_BROKEN: ErrorReason.ValueType  # 86
 """
 ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 40
 """ABORTED: the etag is not the current one; read again, then decide again. metadata: type, id."""
+ERROR_REASON_MAY_BE_CHARGED: ErrorReason.ValueType  # 41
+"""ABORTED: the store went away while credits were taken, or given back, for a call that got no answer. They may be gone;
+trying again may take them again, so gRPC does not do so by itself, as it does with UNAVAILABLE.
+"""
 ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 50
 """RESOURCE_EXHAUSTED: a quota of the organization or the key is used up. metadata: quota, limit."""
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 60
 """UNAVAILABLE: the store could not be asked. Says nothing about the key; never treat it as a denial or as consent."""
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 61
 """UNAVAILABLE: more work is waiting than can be done in time. Try again after a moment."""
-ERROR_REASON_MAY_BE_CHARGED: ErrorReason.ValueType  # 62
-"""UNAVAILABLE: the store went away while credits were taken, or given back, for a call that got no answer. They may be
-gone. gRPC does not try it again by itself (trailer grpc-retry-pushback-ms): that might take them again.
-"""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 70
 """INTERNAL: a defect of Doorward. The log entry with the same `request` (metadata) has the details."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -44,25 +44,15 @@ STATUS: dict[type[DoorwardError], StatusCode] = {
     errors.EtagMismatch: StatusCode.ABORTED,
     errors.QuotaExceeded: StatusCode.RESOURCE_EXHAUSTED,
     errors.StoreUnavailable: StatusCode.UNAVAILABLE,
-    errors.MayBeCharged: StatusCode.UNAVAILABLE,
+    errors.MayBeCharged: StatusCode.ABORTED,  # gRPC itself tries what is UNAVAILABLE again
     errors.Overloaded: StatusCode.UNAVAILABLE,
     errors.Internal: StatusCode.INTERNAL,
 }
 
 
-NO_RETRY = ("grpc-retry-pushback-ms", "-1")
-"""Trailer by which a server tells the client's gRPC not to try again by itself. (gRFC A6)"""
-
-
 def code_of(error: DoorwardError) -> StatusCode:
     """Return the status code of *error*."""
     return STATUS[type(error)]
-
-
-def trailers_of(error: DoorwardError) -> tuple[tuple[str, str | bytes], ...]:
-    """Return what is sent with the status."""
-    details = ("grpc-status-details-bin", details_of(error))
-    return (details, NO_RETRY) if isinstance(error, errors.MayBeCharged) else (details,)
 
 
 def message_of(error: DoorwardError) -> str:

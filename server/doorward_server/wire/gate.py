@@ -47,7 +47,7 @@ from doorward_server.core.subject import Address
 from doorward_server.service.authorizing import Authorizer
 from doorward_server.service.guard import Caller
 from doorward_server.wire.deadlines import TooLate, bounded, unbounded
-from doorward_server.wire.errors import STATUS, code_of, message_of, trailers_of
+from doorward_server.wire.errors import STATUS, code_of, details_of, message_of
 from doorward_server.wire.metrics import Metrics
 
 DEFAULT_DEADLINE = 10.0
@@ -305,7 +305,7 @@ class Gate:
 
 
 async def _abort(context: Context, error: DoorwardError, code: grpc.StatusCode) -> None:
-    await context.abort(code, message_of(error), trailers_of(error))
+    await context.abort(code, message_of(error), (("grpc-status-details-bin", details_of(error)),))
 
 
 async def _write(context: Context, answer: Any) -> None:
