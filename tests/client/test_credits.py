@@ -112,7 +112,7 @@ def test_the_command_lists_accounts(run: Run, door: Door) -> None:
 
 def test_the_command_says_why_a_call_was_not_paid(run: Run, door: Door) -> None:
     asked = ("authorize", "--keyspace", "shop", "things:read")
-    door.will("Authorize", exhausted(balance=3, retry_after=Duration(seconds=120)))
+    door.will("Authorize", exhausted(balance=3, retry_after=Duration(seconds=119, nanos=1000)))
     assert "3 credits are left: try again in 0:02:00" in run(*asked, input="x").stderr
     door.will("Authorize", exhausted(balance=0))
     assert "0 credits are left: somebody has to add to them" in run(*asked, input="x").stderr

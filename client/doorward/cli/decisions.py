@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import getpass
+import math
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,15 +85,22 @@ def authorize(
         print(verdict(bool(decision), decision.reason, decision.message))
         for limit in decision.limits:
             if limit.retry_after is not None:
-                waiting = f"{limit.name} allows {limit.limit} in {limit.window}: try again in {limit.retry_after}"
+                waiting = (
+                    f"{limit.name} allows {limit.limit} in {limit.window}: try again in {_whole(limit.retry_after)}"
+                )
                 typer.echo(plain(waiting), err=True)
         if decision.reason is Reason.CREDITS_EXHAUSTED and decision.credits is not None:
             typer.echo(plain(_unpaid(decision.credits)), err=True)
     raise typer.Exit(0 if decision else 1)
 
 
+def _whole(wait: timedelta) -> timedelta:
+    """Return *wait* in seconds, none too few."""
+    return timedelta(seconds=math.ceil(wait.total_seconds()))
+
+
 def _unpaid(left: CreditStatus) -> str:
-    wait = f"try again in {left.retry_after}" if left.retry_after is not None else "somebody has to add to them"
+    wait = f"try again in {_whole(left.retry_after)}" if left.retry_after is not None else "somebody has to add to them"
     return f"{left.balance} credits are left: {wait}"
 
 
