@@ -195,6 +195,31 @@ def test_what_a_limit_refuses_in_a_batch_pays_for_the_rest_of_it(acme: Tenant) -
     assert kiosk.get().balance == 0
 
 
+def test_a_batch_that_loses_the_store_on_its_way_is_given_back_once(
+    acme: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = "limits: {windows: {once: {limit: 1, window: 1d, actions: ['things:read']}}}"
+    kiosk = Kiosk(acme, "{initial: 2}", once)
+    items = [authz_pb2.BatchAuthorizeItem(action=it) for it in ("things:read", "things:read", "boxes:read")]
+    asked = authz_pb2.BatchAuthorizeRequest(
+        key=kiosk.held.text, keyspace=kiosk.keyspace, organization=acme.id, items=items
+    )
+    right, taken = CreditStore.debit, list[int]()
+
+    def lost(self: CreditStore, debits: Sequence[Debit], clock: Any) -> Any:
+        if debits[0].taken_since is None:
+            taken.append(len(debits))
+            if len(taken) == 2:
+                raise StoreUnavailable
+        return right(self, debits, clock)
+
+    with monkeypatch.context() as spoilt:
+        spoilt.setattr(CreditStore, "debit", lost)
+        assert refused(lambda: acme.root.authz.BatchAuthorize(asked)).reason == "STORE_UNAVAILABLE"
+    assert taken == [3, 1]
+    assert kiosk.get().balance == 2
+
+
 def test_a_defect_of_the_limits_costs_no_credits(acme: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
     kiosk = Kiosk(acme, TEN, LIMITED)
 

@@ -89,9 +89,10 @@ class Charging:
                     charged[i] = _both(paid, await self._limiter.charge(subject, question, keyspace, cost))
                     undone += [paid] if charged[i].reason is not None else []
             await self.give_back(undone)
-            for i, charge in enumerate(charges) if undone else ():  # what was given back may pay for these
+            again, undone = bool(undone), []
+            for i, charge in enumerate(charges) if again else ():  # what was given back may pay for these
                 if charged[i].reason is Reason.CREDITS_EXHAUSTED:
-                    undone, now = [], await self.charge(subject, keyspace, charge)
+                    now = await self.charge(subject, keyspace, charge)
                     charged[i] = now if now.reason is None else charged[i]
         except MayBeCharged:
             raise
