@@ -19,7 +19,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from doorward.v1 import authz_pb2, keyspaces_pb2
+from doorward.v1 import authz_pb2
 from doorward_server.config import ConfigProblem, load
 from doorward_server.wire import gate
 from doorward_server.wire.server import BindFailed, TransportMissing
@@ -165,12 +165,13 @@ def test_more_calls_than_there_are_places_are_refused(
 
 def test_stopping_answers_every_call_that_runs_and_refuses_new_ones(waiting: tuple[Server, Waiter]) -> None:
     server, waiter = waiting
+    waiter.answer.keyspace.source = "x" * 50_000  # more than a connection takes at once
     calls = [ask(server) for _ in range(100)]
     until(lambda: server.app._gate._running[gate.Kind.UNARY] == len(calls))
     stopping = asyncio.run_coroutine_threadsafe(server.app.stop(), server.loop)
     until(lambda: health_or_gone(server) != SERVING)
     waiter.go.set()
-    assert {call.result(TIMEOUT) for call in calls} == {keyspaces_pb2.GetKeyspaceResponse().SerializeToString()}
+    assert {call.result(TIMEOUT) for call in calls} == {waiter.answer.SerializeToString()}
     stopping.result(TIMEOUT)
     assert refused(lambda: server.api().authz.Introspect(authz_pb2.IntrospectRequest())).code == "UNAVAILABLE"
 

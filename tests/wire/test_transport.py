@@ -157,13 +157,14 @@ class Waiter:
 
     def __init__(self) -> None:
         self.entered, self.go, self.running = threading.Event(), threading.Event(), 0
+        self.answer = keyspaces_pb2.GetKeyspaceResponse()
 
     async def GetKeyspace(self, request: Any, caller: Caller) -> keyspaces_pb2.GetKeyspaceResponse:
         caller.checked.append("a test")
         self.running += 1
         self.entered.set()
         await asyncio.to_thread(self.go.wait, TIMEOUT)
-        return keyspaces_pb2.GetKeyspaceResponse()
+        return self.answer
 
     ApplyKeyspace = TestKeyspace = ListKeyspaces = GetJsonWebKeySet = GetKeyspace
 

@@ -8,6 +8,7 @@ open calls would hold up every drain. docs/operating.md lists the bounds that it
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -18,6 +19,8 @@ from pygrpc_native.aio import Server
 
 NOT_KEPT = frozenset({"grpc.max_connection_age_ms", "grpc.max_connection_age_grace_ms"})
 """Options that it refuses to take. Others that it cannot keep it passes over without a word, as grpcio does."""
+ANSWERS_LEAVE = 0.2
+"""Seconds between the last answer and the end of its connection: the package does not tell when it has written all."""
 Handlers = Mapping[str, "grpc.RpcMethodHandler[Any, Any]"]
 
 
@@ -35,6 +38,18 @@ class NativeServer(Server):
 
     def _forget(self, id: int, _: object) -> None:
         self._calls.pop(id, None)
+
+    async def stop(self, grace: float | None) -> None:
+        """Stop as grpcio does. Its base closes every connection as soon as the last handler returned, and loses the
+        answers that its threads have not written yet.
+        """
+        if grace and not self._stopping:
+            self._stopping = True  # refuses what comes from here on
+            if running := [call.task for call in self._calls.values() if call.task is not None]:
+                await asyncio.wait(running, timeout=grace)
+            await asyncio.sleep(ANSWERS_LEAVE)
+            self._stopping = False
+        await super().stop(None)
 
 
 def native_server(services: Mapping[str, Handlers], options: Sequence[tuple[str, int]]) -> grpc.aio.Server:
