@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from peewee import sqlite3  # type: ignore[attr-defined]  # the one that the store uses
 
 from doorward import CallFailed, Ceiling, Client
 from tests.chaos.fleet import Replica
@@ -81,6 +83,23 @@ def new_key(client: Client) -> tuple[str, str]:
     return made.key.id, made.secret.reveal()
 
 
+def stop_between_writes(replica: Replica, folder: Path) -> None:
+    """Stop its process while it does not hold the database: else no other process could write."""
+    assert replica.process is not None
+    while True:
+        replica.send(signal.SIGSTOP)
+        os.waitid(os.P_PID, replica.process.pid, os.WSTOPPED)
+        connection = sqlite3.connect(folder / "store.db", timeout=2, isolation_level=None)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            replica.send(signal.SIGCONT)
+        else:
+            return
+        finally:
+            connection.close()
+
+
 def furnish(client: Client) -> None:
     client.create_organization("acme")
     client.apply_keyspace(shop("shop"))
@@ -131,7 +150,7 @@ def test_when_the_replica_behind_the_stream_is_stopped_nothing_stale_is_answered
                 return before is not None and after is not None and after.hits > before.hits
 
             until(hits)
-            stopped.send(signal.SIGSTOP)
+            stop_between_writes(stopped, tmp_path)
             hand.revoke_key(id, organization="acme", timeout=60)
             until(lambda ask=ask: _said(ask()))  # type: ignore[misc]  # bound per turn
             stopped.send(signal.SIGCONT)
