@@ -17,7 +17,7 @@ from typing import Any
 
 from doorward_server.app import build, opened
 from doorward_server.config import Config
-from doorward_server.service.keys import Repeat
+from doorward_server.service.requests import Repeat
 from doorward_server.service.settings import NewKey
 from doorward_server.serving import now
 from doorward_server.store import Store, dialect

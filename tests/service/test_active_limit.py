@@ -17,7 +17,7 @@ from doorward_server.core.errors import DoorwardError, TooManyActiveKeys
 from doorward_server.core.fields import Default
 from doorward_server.core.model import DAY, Key, KeyFilter, State
 from doorward_server.service.guard import Caller
-from doorward_server.service.keys import Repeat
+from doorward_server.service.requests import Repeat
 from doorward_server.service.settings import NewKey
 from doorward_server.store import Store, Written, keys
 from tests.fakes import FakeClock

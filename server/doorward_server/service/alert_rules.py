@@ -21,10 +21,10 @@ from doorward_server.core.policy import Keyspace
 from doorward_server.service.catalog import Catalog
 from doorward_server.service.changes import event
 from doorward_server.service.guard import Caller, Clock, Guard
-from doorward_server.service.keys import own_or
 from doorward_server.service.keyspace_file import read_alert
 from doorward_server.service.own_rules import read
 from doorward_server.service.paging import page
+from doorward_server.service.requests import own_or
 from doorward_server.store import Store
 
 SET, LIST, DELETE = "alert-rules:set", "alert-rules:list", "alert-rules:delete"

@@ -10,9 +10,9 @@ from doorward_server.core.alerts import Acknowledgement, Alert, AlertFilter
 from doorward_server.core.fields import check_id, check_text
 from doorward_server.core.model import Event
 from doorward_server.service.guard import Caller, Clock, Guard
-from doorward_server.service.keys import own_or
 from doorward_server.service.paging import fitting, make_token, page_size, read_token
 from doorward_server.service.pool import Pool
+from doorward_server.service.requests import own_or
 from doorward_server.store import Store, Written
 
 POLL_SECONDS = 1.0

@@ -10,13 +10,13 @@ from typing import TypeVar
 import structlog
 
 from doorward_server.core.audit import ChainHead, ChainReport, EventFilter, HeadFound, Link, StoredEvent
-from doorward_server.core.errors import ChainIsBroken, InvalidField, NotFound, PageTokenInvalid, StoreUnavailable
+from doorward_server.core.errors import ChainIsBroken, InvalidField, PageTokenInvalid, StoreUnavailable
 from doorward_server.core.fields import check_id, check_list, check_text
 from doorward_server.core.model import DAY, Actor, Event, Instant
 from doorward_server.core.verify import UnknownPepper
 from doorward_server.service.guard import Caller, Clock, Guard
-from doorward_server.service.keys import own_or
 from doorward_server.service.paging import PAGE_BYTES, make_token, page_size, read_token
+from doorward_server.service.requests import check_there, own_or
 from doorward_server.store import ChainBroken, Store
 
 AT_ONCE = 100
@@ -117,8 +117,8 @@ class Auditing:
 
     def _check_organization(self, caller: Caller, organization: str, *, unheard_of: bool) -> None:
         """Raise NotFound for an organization that is not there and never was; a deleted one has its chain."""
-        if unheard_of and organization != caller.organization and self._store.find_organization(organization) is None:
-            raise NotFound("organization", organization)
+        if unheard_of:
+            check_there(self._store, caller, organization)
 
     def _kept(self, organization: str, head: ChainHead) -> Link:
         if head.organization != organization:

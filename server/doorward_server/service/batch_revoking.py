@@ -12,7 +12,7 @@ from doorward_server.core.rails import Hand, check_ended_by
 from doorward_server.service.catalog import Catalog
 from doorward_server.service.changes import key_event
 from doorward_server.service.guard import Caller, Clock, Guard
-from doorward_server.service.keys import own_or
+from doorward_server.service.requests import own_or
 from doorward_server.service.settings import check_filter
 from doorward_server.store import Store
 

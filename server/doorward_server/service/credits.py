@@ -14,8 +14,8 @@ from doorward_server.core.model import Actor, Event, Instant
 from doorward_server.service.catalog import Catalog
 from doorward_server.service.changes import event
 from doorward_server.service.guard import Caller, Clock, Guard
-from doorward_server.service.keys import Repeat, own_or, replay_of
 from doorward_server.service.paging import make_token, page_size, read_token
+from doorward_server.service.requests import Repeat, check_there, own_or, replay_of
 from doorward_server.store import Store
 
 NOTE = 500
@@ -75,7 +75,7 @@ class Credits:
         organization = own_or(caller, organization)
         check_id("keyspace", keyspace, "keyspace")
         self._may(caller, "credits:list", organization, keyspace)
-        self._check_organization(caller, organization)
+        check_there(self._store, caller, organization)
         terms, limit = self._terms(keyspace, "keyspace"), page_size(size)
         scope, now = f"credits {organization} {keyspace}", self._store.credits.now(self._clock)
         start = read_token(scope, token, (str,))
@@ -134,7 +134,7 @@ class Credits:
             owner = None  # what all of an organization share is nobody's own
         actor = self._may(caller, permission, organization, whose.keyspace, owner)
         terms = self._terms(whose.keyspace, "holder.keyspace")
-        self._check_organization(caller, organization)
+        check_there(self._store, caller, organization)
         if whose.key and (known is None or known[0] != whose.keyspace):
             raise NotFound("key", whose.key)
         if whose.owner and self._store.find_principal(organization, whose.owner) is None:
@@ -146,10 +146,6 @@ class Credits:
     ) -> Actor:
         resource = f"organizations/{organization}/keyspaces/{keyspace}/credits"
         return self._guard.require(caller, permission, resource, owner=owner)
-
-    def _check_organization(self, caller: Caller, organization: str) -> None:
-        if organization != caller.organization and self._store.find_organization(organization) is None:
-            raise NotFound("organization", organization)
 
     def _terms(self, keyspace: str, field: str) -> Terms:
         terms = self._catalog.get(keyspace, field).sections.credits

@@ -14,8 +14,8 @@ from doorward_server.service.catalog import OPERATOR
 from doorward_server.service.changes import check_etag, checked, event, found, key_event, updated
 from doorward_server.service.facts import drop_relations
 from doorward_server.service.guard import Caller, Clock, Guard
-from doorward_server.service.keys import own_or
 from doorward_server.service.paging import page
+from doorward_server.service.requests import own_or
 from doorward_server.store import Store, Written
 
 ORGANIZATION_SETTINGS = ("display_name", "attributes", "enabled")

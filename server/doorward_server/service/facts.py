@@ -14,8 +14,8 @@ from doorward_server.core.words import RELATION, WORD
 from doorward_server.service.catalog import Catalog
 from doorward_server.service.changes import event, found
 from doorward_server.service.guard import Caller, Clock, Guard
-from doorward_server.service.keys import own_or
 from doorward_server.service.paging import fitting, make_token, page_size, read_token
+from doorward_server.service.requests import own_or
 from doorward_server.store import Store, Written
 
 MOST = 100

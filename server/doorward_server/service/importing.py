@@ -17,9 +17,10 @@ from doorward_server.service.catalog import DOORWARD, Catalog
 from doorward_server.service.changes import key_event
 from doorward_server.service.guard import Caller, Clock, Guard
 from doorward_server.service.ids import Random
-from doorward_server.service.keys import Keys, active_limit, own_or
+from doorward_server.service.keys import Keys, active_limit
 from doorward_server.service.mint import PENDING, Mint
 from doorward_server.service.pool import Pool
+from doorward_server.service.requests import own_or
 from doorward_server.service.settings import NewKey, draft
 from doorward_server.store import Imported, LookupTaken, Store, Written
 

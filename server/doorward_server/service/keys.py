@@ -10,7 +10,7 @@ from doorward_server.core.errors import EtagMismatch, GrantForbidden, NotFound
 from doorward_server.core.fields import check_id, check_text
 from doorward_server.core.formats import Format
 from doorward_server.core.keytext import SecretText
-from doorward_server.core.model import Actor, Ceiling, Event, Instant, Key, KeyFilter, Quotas, Replay, Secret
+from doorward_server.core.model import Actor, Ceiling, Event, Instant, Key, KeyFilter, Quotas, Secret
 from doorward_server.core.policy import EVERYTHING, Keyspace, Pattern
 from doorward_server.core.rails import (
     ActiveLimit,
@@ -32,6 +32,7 @@ from doorward_server.service.guard import Caller, Clock, Grant, Guard
 from doorward_server.service.ids import Random
 from doorward_server.service.mint import Mint
 from doorward_server.service.paging import fitting, make_token, page_size, read_token
+from doorward_server.service.requests import Repeat, check_there, own_or, replay_of
 from doorward_server.service.settings import (
     NewKey,
     check_filter,
@@ -43,14 +44,6 @@ from doorward_server.service.settings import (
     span_of,
 )
 from doorward_server.store import LookupTaken, Store, Written
-
-
-@dataclass(frozen=True, slots=True)
-class Repeat:
-    """What a retry is recognized by: the request_id, and SHA-256 of the request without it. Empty id: none."""
-
-    request_id: str = ""
-    digest: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +132,7 @@ class Keys:
         check_filter(wanted)
         resource = f"organizations/{organization}/keyspaces/{wanted.keyspace or '-'}/keys"
         self._guard.require(caller, "keys:list", resource, owner=wanted.owner or None)
-        self._check_organization(caller, organization)
+        check_there(self._store, caller, organization)
         scope = f"keys {organization} {sorted(wanted.states)} {replace(wanted, states=frozenset())}"
         position = read_token(scope, token, (int, str))
         after = None if position is None else (int(position[0]), str(position[1]))
@@ -249,15 +242,10 @@ class Keys:
         # Whoever may not see a key is not told its keyspace either: that would tell that it exists.
         shown = f"organizations/{organization}/keyspaces/-/keys/{id}"
         actor = self._guard.require(caller, permission, resource, owner=key.owner if key else None, shown=shown)
-        self._check_organization(caller, organization)
+        check_there(self._store, caller, organization)
         if key is None:
             raise NotFound("key", id)
         return key, actor
-
-    def _check_organization(self, caller: Caller, organization: str) -> None:
-        """Raise NotFound for an organization that is not there (any more); the caller's own is."""
-        if organization != caller.organization and self._store.find_organization(organization) is None:
-            raise NotFound("organization", organization)
 
     def _load_to_end(self, caller: Caller, permission: str, organization: str, id: str) -> tuple[Key, Actor]:
         key, actor = self.load(caller, permission, organization, id)
@@ -342,19 +330,3 @@ def _listed_grants(key: Key) -> list[Grant]:
         patterns = tuple(map(Pattern.parse, binding.resources))
         grants.append(Grant(binding.role, patterns, min(ends, default=None)))
     return grants
-
-
-def own_or(caller: Caller, organization: str) -> str:
-    """Return the organization that a request is about: the one it names, else the caller's own."""
-    return check_id("organization", organization, "organization") if organization else caller.organization
-
-
-def replay_of(caller: Caller, method: str, repeat: Repeat, now: Instant) -> Replay | None:
-    """Return what makes a repeat of *method* by *caller* safe; None: it need not be. Raises InvalidField."""
-    if not repeat.request_id:
-        return None
-    check_text("request_id", repeat.request_id, 64)
-    key = caller.subject.key.id if caller.subject.key else ""
-    acting = caller.acting_for.owner.id if caller.acting_for and caller.acting_for.owner else ""
-    who = f"{caller.organization}/{key}/{acting}"
-    return Replay(who, method, repeat.request_id, repeat.digest, now)

@@ -23,8 +23,8 @@ from doorward_server.core.usage import (
     hour_of,
 )
 from doorward_server.service.guard import Caller, Clock, Guard
-from doorward_server.service.keys import own_or
 from doorward_server.service.paging import fitting, make_token, page_size, read_token
+from doorward_server.service.requests import own_or
 from doorward_server.store import Store
 
 DEFAULT_SPAN = 30 * DAY

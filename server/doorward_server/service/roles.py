@@ -16,8 +16,8 @@ from doorward_server.service.changes import check_etag, checked, event, found, u
 from doorward_server.service.facts import drop_relations
 from doorward_server.service.guard import Caller, Clock, Grant, Guard
 from doorward_server.service.ids import Random, new_id
-from doorward_server.service.keys import own_or
 from doorward_server.service.paging import page
+from doorward_server.service.requests import own_or
 from doorward_server.service.settings import check_condition, check_resources, check_role
 from doorward_server.store import Store, Written
 

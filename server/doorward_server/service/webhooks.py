@@ -27,10 +27,10 @@ from doorward_server.core.webhooks import (
 )
 from doorward_server.service.guard import Caller, Clock, Guard
 from doorward_server.service.ids import Random, new_id
-from doorward_server.service.keys import own_or
 from doorward_server.service.mint import Mint
 from doorward_server.service.paging import fitting, make_token, page, page_size, read_token
 from doorward_server.service.posting import Posted, Poster
+from doorward_server.service.requests import own_or
 from doorward_server.store import Store, Written
 
 DESCRIPTION = 200

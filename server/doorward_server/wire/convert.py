@@ -29,7 +29,7 @@ from doorward_server.core.keytext import mask
 from doorward_server.core.model import SECOND, Ceiling, Instant, Key, KeyBinding, Secret, State, StoredKeyspace
 from doorward_server.core.policy import Keyspace
 from doorward_server.core.rails import rotate_by
-from doorward_server.service.keys import Repeat
+from doorward_server.service.requests import Repeat
 
 Many = TypeVar("Many", bound=Sized)
 
