@@ -49,6 +49,7 @@ from doorward_server.service.guard import Caller
 from doorward_server.wire.deadlines import TooLate, bounded, unbounded
 from doorward_server.wire.errors import STATUS, code_of, details_of, message_of
 from doorward_server.wire.metrics import Metrics
+from doorward_server.wire.turns import Turns
 
 DEFAULT_DEADLINE = 10.0
 """Seconds that a call without a deadline gets."""
@@ -121,6 +122,7 @@ class Gate:
         self._quiet = quiet
         self._spread = spread
         self._running = dict.fromkeys(Kind, 0)
+        self._turns = Turns()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -178,6 +180,8 @@ class Gate:
             try:
                 self._enter(kind)
                 entered = True
+                if not streams:
+                    await self._turns.next()
                 return await within(answer(received, context, who), context, DEFAULT_DEADLINE)
             except asyncio.CancelledError:
                 code = grpc.StatusCode.CANCELLED
