@@ -56,8 +56,8 @@ def two_cells() -> None:
 def next_cell() -> None:
     right = _Bucket.take
 
-    def take(self: _Bucket, grant: Grant, cost: int, asked_at: int) -> None:
-        right(self, grant, cost, asked_at)
+    def take(self: _Bucket, grant: Grant, cost: int, asked_at: int, told_at: int) -> None:
+        right(self, grant, cost, asked_at, told_at)
         if grant.units:
             self.until += min(it.cell for it in self.meters) * MICROSECOND
 

@@ -95,7 +95,7 @@ class _Bucket:
     """In this cell."""
     rooms: tuple[Room, ...] = ()
     epoch: int = 0
-    """What to add to an instant of the store, in nanoseconds, so that it never comes too late here."""
+    """What to add to an instant of the store, in nanoseconds, so that it never comes too early here."""
     full_at: int = 0
     """So many units were too much, until a new cell begins. 0: not that we know."""
     full_until: int = 0
@@ -111,6 +111,10 @@ class _Bucket:
         self.units -= cost
         self.spent += cost
         return True
+
+    def left(self, now: int) -> int:
+        """Return how many units may still be spent: none of a cell that is over."""
+        return self.units if now < self.until else 0
 
     def full(self, cost: int, now: int) -> bool:
         """Tell whether *cost* is known not to fit before a new cell begins somewhere."""
@@ -128,11 +132,11 @@ class _Bucket:
         self.spent = self.spent // 2 if left > -cell else 0
         return max(cost, min(self.spent, MOST))
 
-    def take(self, grant: Grant, cost: int, asked_at: int) -> None:
-        """Take what the store said to a question that was sent at *asked_at*."""
-        self.epoch = asked_at - grant.now * MICROSECOND
+    def take(self, grant: Grant, cost: int, asked_at: int, told_at: int) -> None:
+        """Take what the store said, between *asked_at* and *told_at*."""
+        self.epoch = told_at - grant.now * MICROSECOND
         self.rooms = grant.rooms
-        ends = grant.ends * MICROSECOND + self.epoch
+        ends = asked_at + (grant.ends - grant.now) * MICROSECOND
         if grant.units:
             if grant.ends == self.cell:  # both tell a moment that is not after its end: the later one is nearer
                 self.units, self.until = self.units + grant.units, max(ends, self.until)
@@ -144,7 +148,7 @@ class _Bucket:
 
     def statuses(self, cost: int, now: int) -> tuple[Status, ...]:
         """Return how every limit stands at *now*, for a call that would take *cost*."""
-        units, here = self.units, (now - self.epoch) // MICROSECOND  # of the store's time, and not a moment too late
+        units, here = self.left(now), (now - self.epoch) // MICROSECOND  # the store's time, not a moment too late
         statuses = []
         for room in self.rooms:
             meter, left = room.meter, room.left + units
@@ -194,7 +198,7 @@ class Limiter:
     def refuses(self, subject: Subject, question: Question, keyspace: Keyspace, cost: int) -> Charged | None:
         """Return what `charge` would, if it is known that it would refuse."""
         bucket, cost = self._asked(subject, question, keyspace, cost)
-        if bucket is None or bucket.units >= cost or not bucket.full(cost, now := self._boot()):
+        if bucket is None or bucket.left(now := self._boot()) >= cost or not bucket.full(cost, now):
             return None
         return Charged(_why(bucket, cost), bucket.statuses(cost, now))
 
@@ -281,7 +285,7 @@ class Limiter:
                     _end(it, problem)
                 continue
             for it, grant in zip(batch, grants, strict=True):
-                it.bucket.take(grant, it.charge.cost, asked_at)
+                it.bucket.take(grant, it.charge.cost, asked_at, self._boot())
                 _hand_out(it, granted=grant.units > 0)
                 _end(it, None)
 
