@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
+import psycopg
 import pytest
 
 from doorward import Client, LimitStatus
 from doorward.v1 import authz_pb2, keys_pb2, keyspaces_pb2
 from doorward_server.core.errors import StoreUnavailable
 from doorward_server.core.model import SECOND
+from doorward_server.service import limiting
 from doorward_server.store.limits import LimitStore
 from tests.wire.replicas import counted_work, until
 from tests.wire.serving import Held, Server, refused, unique
@@ -56,8 +61,10 @@ class Shop:
             **more,
         )
 
-    def ask(self, action: str = "things:read", held: Held | None = None, **more: Any) -> Any:
-        return self.tenant.root.authz.Authorize(self.question(action, held, **more))
+    def ask(
+        self, action: str = "things:read", held: Held | None = None, *, timeout: float | None = None, **more: Any
+    ) -> Any:
+        return self.tenant.root.authz.Authorize(self.question(action, held, **more), timeout=timeout)
 
     def reasons(self, times: int, *asked: Any, **more: Any) -> list[str]:
         return [reason(self.ask(*asked, **more)) for _ in range(times)]
@@ -235,6 +242,41 @@ def test_a_lost_store_is_no_denial(acme: Tenant, choice: str, monkeypatch: pytes
         assert (reason(answer), list(answer.limits)) == ("ALLOWED", [])
     else:
         assert refused(lambda: shop.ask(cost=100)).code == "UNAVAILABLE"
+
+
+@contextmanager
+def counting(server: Server, shop: Shop) -> Iterator[None]:
+    """Have the count of *shop*'s key as a server has it that hangs while it charges it."""
+    with psycopg.connect(server.app.config.store) as somebody:
+        name = f"{shop.tenant.id}/{shop.keyspace}/key:{shop.held.id}/per-hour"
+        somebody.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (name,))
+        yield
+
+
+def test_a_count_that_is_locked_holds_up_only_its_own_calls(server: Server, acme: Tenant) -> None:
+    if not server.app.config.store.startswith("postgresql"):
+        pytest.skip("SQLite has one writer")
+    shop = Shop(acme, "{windows: {per-hour: {limit: 100, window: 1h}}}")
+    other = shop.key()
+    with ThreadPoolExecutor(4) as threads:
+        with counting(server, shop):
+            waiting = [threads.submit(shop.ask, cost=cost) for cost in (1, 2, 3)]
+            assert [reason(shop.ask(held=other, cost=9, timeout=3)) for _ in range(9)] == ["ALLOWED"] * 9
+            assert not any(it.done() for it in waiting)
+        assert [reason(it.result()) for it in waiting] == ["ALLOWED"] * 3
+    assert shop.ask().limits[0].remaining == 93
+
+
+def test_a_count_that_stays_locked_cannot_be_asked(
+    server: Server, acme: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not server.app.config.store.startswith("postgresql"):
+        pytest.skip("SQLite has one writer")
+    monkeypatch.setattr(limiting, "PATIENCE", 0.05)
+    shop = Shop(acme, HOURLY)
+    with counting(server, shop):
+        assert refused(shop.ask).code == "UNAVAILABLE"
+    assert shop.ask().limits[0].remaining == 2
 
 
 def test_who_waited_for_units_is_let_through_although_their_cell_ends_on_the_way(server: Server, acme: Tenant) -> None:

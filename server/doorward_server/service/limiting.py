@@ -1,9 +1,13 @@
 """Spending what limits allow: units are leased from the store, for all windows of a call at once, and spent here.
 
 Spending is a subtraction on the event loop. How many units a lease asks for follows what was spent in this cell so far:
-a key that is used now and then takes one at a time, and nothing that it does not use; a busy one asks rarely. What is
-left of a lease when its cell ends is lost: at most as much as the replica spent in that cell, or one in eight of what
-was left of the limit, whichever is less; and leases are smaller towards the end of a cell, so mostly it is far less.
+a key that is used now and then takes one at a time, and nothing that it does not use; a busy one asks rarely. Asking
+waits for nobody: meters that somebody else has locked just then are asked for again soon, so a server that hangs while
+it has them holds up only their calls.
+
+What is left of a lease when its cell ends is lost: at most as much as the replica spent in that cell, or one in eight
+of what was left of the limit, whichever is less; and leases are smaller towards the end of a cell, so mostly it is far
+less.
 """
 
 from __future__ import annotations
@@ -33,6 +37,10 @@ REMEMBERED = 50_000
 """Counts of which a process knows something; beyond, those go whose cell is over."""
 MOST = 1_000_000
 """Units in one lease."""
+PAUSE = 0.002
+"""Seconds before meters are asked for again that were locked, if there is nothing else to ask for."""
+PATIENCE = 5.0
+"""Seconds after which a meter that is still locked counts as one that cannot be reached."""
 
 
 class Status(NamedTuple):
@@ -79,6 +87,8 @@ class _Waiter:
 
     cost: int
     served: asyncio.Future[bool | None] = field(repr=False)
+    until: float
+    """When it gives up on meters that are locked, by the event loop's clock."""
 
 
 @dataclass(slots=True, eq=False)
@@ -92,7 +102,7 @@ class _Bucket:
     cell: Instant = 0
     """Which cell that is: when it ends, by the store's clock."""
     spent: int = 0
-    """In this cell."""
+    """In this cell, and half of what the last one took, if it follows on that."""
     rooms: tuple[Room, ...] = ()
     epoch: int = 0
     """What to add to an instant of the store, in nanoseconds, so that it never comes too early here."""
@@ -125,12 +135,16 @@ class _Bucket:
 
         That is at most what it took so far; in a new cell, half of what the last one took, if that was just now.
         """
-        cell = min(it.cell for it in self.meters) * MICROSECOND
         left = self.until - now
         if left > 0:
-            return max(cost, min(self.spent, self.spent * left // max(1, cell - left) // 2, MOST))
-        self.spent = self.spent // 2 if left > -cell else 0
-        return max(cost, min(self.spent, MOST))
+            return max(cost, min(self.spent, self.spent * left // max(1, self._length() - left) // 2, MOST))
+        return max(cost, min(self._carried(now), MOST))
+
+    def _length(self) -> int:
+        return min(it.cell for it in self.meters) * MICROSECOND
+
+    def _carried(self, now: int) -> int:
+        return self.spent // 2 if now < self.until + self._length() else 0
 
     def take(self, grant: Grant, cost: int, asked_at: int, told_at: int) -> None:
         """Take what the store said, between *asked_at* and *told_at*."""
@@ -141,6 +155,7 @@ class _Bucket:
             if grant.ends == self.cell:  # both tell a moment that is not after its end: the later one is nearer
                 self.units, self.until = self.units + grant.units, max(ends, self.until)
             else:
+                self.spent = self._carried(asked_at)
                 self.units, self.until, self.cell = grant.units, ends, grant.ends
             self.full_at = 0
         else:
@@ -262,13 +277,14 @@ class Limiter:
 
     async def _lease(self, bucket: _Bucket, cost: int) -> bool | None:
         """Wait for an answer of the store, and tell whether it let this call through; None: look again."""
-        waiter = _Waiter(cost, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        waiter = _Waiter(cost, loop.create_future(), loop.time() + PATIENCE)
         bucket.waiting.append(waiter)
         if not bucket.asking:
             bucket.asking = True
             self._queue.append(bucket)
             if self._asking is None or self._asking.done():
-                self._asking = asyncio.get_running_loop().create_task(self._ask_on())
+                self._asking = loop.create_task(self._ask_on())
         return await waiter.served
 
     async def _ask_on(self) -> None:
@@ -284,10 +300,17 @@ class Limiter:
                 for it in batch:
                     _end(it, problem)
                 continue
+            told_at, locked = self._boot(), list[_Bucket]()
             for it, grant in zip(batch, grants, strict=True):
-                it.bucket.take(grant, it.charge.cost, asked_at, self._boot())
+                if grant is None:
+                    locked += _again(it)
+                    continue
+                it.bucket.take(grant, it.charge.cost, asked_at, told_at)
                 _hand_out(it, granted=grant.units > 0)
                 _end(it, None)
+            if locked and not self._queue:
+                await asyncio.sleep(PAUSE)
+            self._queue += locked
 
 
 def _about(bucket: _Bucket, now: int) -> _Asking:
@@ -312,6 +335,18 @@ def _hand_out(asking: _Asking, granted: bool) -> None:
             bucket.units -= waiter.cost
             bucket.spent += waiter.cost
             waiter.served.set_result(True)
+
+
+def _again(asking: _Asking) -> list[_Bucket]:
+    """Have a bucket ask again whose meters were locked, if there is anybody who still waits; return it then."""
+    bucket, now = asking.bucket, asyncio.get_running_loop().time()
+    waiters = [it for it in (*asking.waiters, *bucket.waiting) if not it.served.done()]
+    for it in waiters:
+        if now >= it.until:
+            it.served.set_exception(StoreUnavailable())
+    bucket.waiting = [it for it in waiters if not it.served.done()]
+    bucket.asking = bool(bucket.waiting)
+    return [bucket] if bucket.asking else []
 
 
 def _end(asking: _Asking, problem: Exception | None) -> None:

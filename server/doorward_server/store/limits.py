@@ -1,8 +1,8 @@
 """What was charged to limits, over all replicas. Neither a revision nor an audit event: no record has it.
 
 Charges against one meter come one after the other: SQLite has one writer, and in PostgreSQL they take a lock of its
-name, in order, before anything is read. The time is read after that, and is the store's: PostgreSQL's own clock, or
-with SQLite, whose processes are on one machine, that machine's.
+name before anything is read; but a charge waits for none. The time is read after that, and is the store's: PostgreSQL's
+own clock, or with SQLite, whose processes are on one machine, that machine's.
 """
 
 from __future__ import annotations
@@ -49,8 +49,10 @@ class LimitStore:
     def __init__(self, transactions: Transactions) -> None:
         self._write = transactions.write
 
-    def charge(self, charges: Sequence[Charge], clock: Callable[[], Instant]) -> list[Grant]:
-        """Charge each of *charges* in turn, and return what they came to. *clock* is for SQLite, which has none."""
+    def charge(self, charges: Sequence[Charge], clock: Callable[[], Instant]) -> list[Grant | None]:
+        """Charge each of *charges* in turn, and return what they came to; None: somebody else has one of its meters
+        just now. *clock* is for SQLite, which has none.
+        """
         return self._write(lambda tx: _charge(tx, charges, clock)).value
 
     def prune(self, now: Instant, limit: int = CHUNK) -> int:
@@ -58,10 +60,10 @@ class LimitStore:
         return self._write(lambda tx: tx.change(_PRUNED, now, now, limit)).value
 
 
-def _charge(tx: Transaction, charges: Sequence[Charge], clock: Callable[[], Instant]) -> list[Grant]:
-    names = sorted({"/".join(_identity(meter)) for charge in charges for meter in charge.meters})
-    now = tx.dialect.in_turn(names, clock)
-    return [_charge_one(tx, charge, now) for charge in charges]
+def _charge(tx: Transaction, charges: Sequence[Charge], clock: Callable[[], Instant]) -> list[Grant | None]:
+    names = [{"/".join(_identity(meter)) for meter in charge.meters} for charge in charges]
+    had, now = tx.dialect.at_once(sorted(set().union(*names)), clock)
+    return [_charge_one(tx, charge, now) if mine <= had else None for charge, mine in zip(charges, names, strict=True)]
 
 
 def _charge_one(tx: Transaction, charge: Charge, now: Instant) -> Grant:
