@@ -319,7 +319,7 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     telling = Telling(counting, watch.noticing, recorder, new_id("d", random) + "-")
     metrics.watch_losses(lambda: (counting.dropped, recorder.dropped, watch.noticing.dropped))
     prover = Prover(store, keyring, slow, penalty, management, clock, random(32))
-    waits = Pool("waits", threads=1, backlog=8)  # what waits shares one
+    waits, sums = Pool("waits", threads=1, backlog=8), Pool("sums", threads=2, backlog=32)  # what waits shares one
     freshness = Freshness(reads, keyring.current.lookup, boot)
     finder = Finder(store, catalog, keyring.current.lookup, prover, freshness)
     charging, *charges = _charging(store, clock, boot)
@@ -342,11 +342,11 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
         keyspaces=KeyspaceServicer(keyspaces, management),
         alerts=AlertServicer(watch.alerts, watch.rules, management),
         webhooks=WebhookServicer(watch.webhooks, management, watch.testing),
-        usage=UsageServicer(Reports(store, guard, clock), management),
+        usage=UsageServicer(Reports(store, guard, clock), sums),
         credits=CreditServicer(Credits(store, catalog, guard, clock), management),
         audit=AuditServicer(Auditing(store, guard, clock), management),
     )
-    pools = (reads, management, slow, penalty, hashing, waits, *recording, *charges, watch.posting, watch.testing)
+    pools = (reads, management, slow, penalty, hashing, waits, sums, *recording, *charges, watch.posting, watch.testing)
     watched = (counting, watch, recorder, Retention(store, catalog))
     services = (keys, directory, roles, keyspaces, authorizer, uses, *watched)
     oldest = AuditRetention(store, config.audit_retention_days)

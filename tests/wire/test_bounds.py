@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from doorward.v1 import authz_pb2, keys_pb2
+from doorward.v1 import authz_pb2, keys_pb2, usage_pb2
 from doorward_server.core.errors import DoorwardError, InvalidField, UnknownReference
 from doorward_server.service.limiting import FREE
+from doorward_server.store.usage import UsageStore
 from doorward_server.wire import asking, authz, convert, gate
 from tests.wire.serving import Server, refused
+from tests.wire.tenants import Tenant
 
 
 class TooMany:
@@ -116,6 +120,27 @@ def test_nothing_but_what_is_too_long_is_refused_so(server: Server) -> None:
             assert len(server.api().keys.CreateKey(key).key.metadata) == 64
         else:
             assert refused(lambda: server.api().keys.CreateKey(key)).metadata["field"] == "metadata"
+
+
+def test_reports_that_take_long_hold_up_nobody_who_ends_a_key(
+    server: Server, acme: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, sums = threading.Event(), UsageStore.sum_by
+
+    def slow(self: UsageStore, *asked: Any) -> Any:
+        go_on.wait(60)
+        return sums(self, *asked)
+
+    monkeypatch.setattr(UsageStore, "sum_by", slow)
+    held = acme.key("aiia")
+    with ThreadPoolExecutor(10) as threads:
+        reports = [threads.submit(acme.root.usage.GetUsage, usage_pb2.GetUsageRequest()) for _ in range(10)]
+        try:
+            revoked = acme.root.keys.RevokeKey(keys_pb2.RevokeKeyRequest(organization=acme.id, id=held.id), timeout=5)
+        finally:
+            go_on.set()
+        assert revoked.key.state == keys_pb2.KEY_STATE_REVOKED
+        assert all(it.result() for it in reports)
 
 
 def test_a_caller_who_streams_nothing_keeps_no_place(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,7 @@ class Report:
 
 
 class Reports:
-    """Reads usage for those who may. Blocking: belongs on the management pool.
+    """Reads usage for those who may. Blocking: belongs on a pool of its own.
 
     Every method asks the guard first, and raises CallerForbidden before it tells whether the key exists.
     """

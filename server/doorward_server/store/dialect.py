@@ -24,7 +24,7 @@ from psycopg.conninfo import conninfo_to_dict
 from doorward_server.core.errors import InvalidField, StoreUnavailable
 from doorward_server.core.model import Instant
 
-POOL = 20
+POOL = 22
 """Connections of one store in one process."""
 WAIT = 5
 """Seconds to wait for a connection, or for somebody else's lock, before the store counts as unavailable."""

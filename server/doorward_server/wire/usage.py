@@ -28,11 +28,11 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 class UsageServicer:
-    """Parses, calls `Reports` on the management pool, converts."""
+    """Parses, calls `Reports`, converts; on a pool of its own, as a report of years holds up nobody who ends a key."""
 
-    def __init__(self, reports: Reports, management: Pool) -> None:
+    def __init__(self, reports: Reports, reporting: Pool) -> None:
         self._reports = reports
-        self._run = management.run
+        self._run = reporting.run
 
     async def GetUsage(self, request: pb.GetUsageRequest, caller: Caller) -> pb.GetUsageResponse:
         groups = [_group(f"group_by[{i}]", it) for i, it in enumerate(bounded("group_by", request.group_by, 16))]
