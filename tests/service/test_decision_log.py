@@ -202,6 +202,26 @@ def test_whoever_moves_the_file_away_gets_a_new_one(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_what_was_written_before_the_file_was_moved_away_is_synced_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As is the name of the new one: a file without one is gone after a loss of power."""
+    synced = set[int]()
+    for name in ("fdatasync", "fsync"):
+        monkeypatch.setattr(os, name, lambda handle: synced.add(os.fstat(handle).st_ino))
+    path, moved = tmp_path / "log", tmp_path / "log.1"
+    file = LogFile(path)
+    file.write(b"one\n")
+    path.rename(moved)
+    file.write(b"two\n")  # by another thread, before the first has synced its line
+    file.sync()
+    assert synced == {it.stat().st_ino for it in (moved, path, tmp_path)}
+    synced.clear()
+    file.write(b"three\n")
+    file.sync()
+    assert synced == {path.stat().st_ino}
+
+
 def test_a_line_that_was_torn_does_not_tear_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, original, calls = LogFile(tmp_path / "log"), os.write, [0]
 

@@ -183,6 +183,8 @@ class LogFile:
         self._handle: int | None = None
         self._lock = threading.Lock()
         self._torn = False
+        self._named = True
+        """Whether the file's name outlives the machine as well."""
 
     def write(self, lines: bytes) -> None:
         """Add *lines*, all in one piece. Raises StoreUnavailable."""
@@ -203,6 +205,7 @@ class LogFile:
             try:
                 if self._handle is not None:
                     os.fdatasync(self._handle)
+                    self._keep_name()
             except OSError as problem:
                 raise self._failed(problem) from problem
 
@@ -215,11 +218,24 @@ class LogFile:
 
     def _open(self) -> int:
         if self._handle is not None and not self._is_there(self._handle):
-            os.close(self._handle)
-            self._handle = None
+            moved, self._handle = self._handle, None
+            try:
+                os.fdatasync(moved)  # somebody may be about to `sync` what is in it
+            finally:
+                os.close(moved)
         if self._handle is None:
             self._handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._named = False
         return self._handle
+
+    def _keep_name(self) -> None:
+        if not self._named:
+            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+            self._named = True
 
     def _is_there(self, handle: int) -> bool:
         try:
