@@ -96,6 +96,19 @@ def test_what_is_over_the_limit_is_denied_and_says_when_to_come_back(acme: Tenan
     assert int(headers["Retry-After"]) >= denied.limits[0].retry_after.seconds
 
 
+def test_a_header_that_the_keyspace_gives_is_there_once(acme: Tenant) -> None:
+    given = "{Retry-After: '7', rateLimit: mine}"
+    shop = Shop(acme, f"{{windows: {{few: {{limit: 1, window: 1h}}}}}}\nhttp: {{limited: {{headers: {given}}}}}")
+    item = authz_pb2.BatchAuthorizeItem(action="things:read")
+    asked = authz_pb2.BatchAuthorizeRequest(
+        key=shop.held.text, keyspace=shop.keyspace, organization=acme.id, items=[item]
+    )
+    shop.ask()
+    for answer in (shop.ask(), *acme.root.authz.BatchAuthorize(asked).results):
+        headers = [(it.name, it.value) for it in answer.http.headers if it.name != "Content-Type"]
+        assert headers == [("Retry-After", "7"), ("rateLimit", "mine"), ("RateLimit-Policy", '"few";q=1;w=3600')]
+
+
 def test_a_quota_is_what_takes_a_day_or_more(acme: Tenant) -> None:
     shop = Shop(acme, "{windows: {daily: {per: key, limit: 1, window: 1d}}}")
     assert shop.reasons(2) == ["ALLOWED", "QUOTA_EXCEEDED"]

@@ -41,7 +41,7 @@ def to_response(answer: Answer) -> bytes:
         if charged.credits is not None:
             rest.credits.CopyFrom(_to_credits(charged.credits))
         headers = rest.http.headers
-        for name, value in count_headers(charged):
+        for name, value in count_headers(charged, http):
             headers.add(name=name, value=value)
     if decision.missing or decision.missing_context:
         rest.missing_permissions.extend(decision.missing)
@@ -125,25 +125,29 @@ def to_http(decision: Decision, keyspace: Keyspace) -> pb.HttpAnswer:
 
 def _counted(decision: Decision, keyspace: Keyspace, charged: Charged) -> pb.HttpAnswer:
     """Return what to send to an HTTP client, with how its limits stand."""
+    http = keyspace.http.answer(decision.reason, MESSAGES[decision.reason], decision.missing)
     answer = pb.HttpAnswer()
-    answer.CopyFrom(to_http(decision, keyspace))
-    for name, value in count_headers(charged):
+    answer.CopyFrom(_http(http))
+    for name, value in count_headers(charged, http):
         answer.headers.add(name=name, value=value)
     return answer
 
 
-def count_headers(charged: Charged) -> Iterable[tuple[str, str]]:
-    """Yield RateLimit-Policy and RateLimit, where limits count it, and, if the call has to wait, Retry-After.
+def count_headers(charged: Charged, http: HttpAnswer) -> Iterable[tuple[str, str]]:
+    """Yield RateLimit-Policy and RateLimit, where limits count it, and, if the call has to wait, Retry-After; but none
+    that the keyspace itself gives: HTTP allows each of them once.
 
     As in draft-ietf-httpapi-ratelimit-headers: q is the quota, w its window, r what is left and t when it is reset, in
     seconds. Whoever comes back exactly then must find it so, so all are rounded up.
     """
     limits = charged.limits
-    if limits:
+    given = {name.lower() for name, _ in http.headers} if http.headers else ()
+    if limits and "ratelimit-policy" not in given:
         yield "RateLimit-Policy", ", ".join([_policy(it.name, it.limit, it.window) for it in limits])
+    if limits and "ratelimit" not in given:
         yield "RateLimit", ", ".join([f'"{it.name}";r={it.remaining};t={_seconds(it.reset_after)}' for it in limits])
     waits = [it.retry_after for it in (*limits, charged.credits) if it and it.retry_after is not None]
-    if waits:
+    if waits and "retry-after" not in given:
         yield "Retry-After", str(max(1, _seconds(max(waits))))
 
 
