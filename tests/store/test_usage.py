@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import Counter
 from dataclasses import replace
@@ -113,14 +114,40 @@ def test_sums_are_of_the_scope_and_no_more(empty: Store) -> None:
     assert empty.usage.sum_by(ALL, Dimension.RESOURCE, 10)[1] == Sum("flows/*", 0, 4)
 
 
-def test_cells_are_listed_page_by_page(empty: Store) -> None:
-    cells = [cell(f"k{i % 3}", i, action=f"flows:a{i % 2}") for i in range(20)]
-    empty.usage.add("one", 1, Cells(Counter(cells)), NOW)
+SCOPES: list[dict[str, Any]] = [
+    {},
+    {"key": "k1"},
+    {"owner": "alice"},
+    {"keyspace": "aiia"},
+    {"key": "k1", "keyspace": "aiia"},
+    {"organization": "-", "keyspace": "aiia"},
+]
+
+
+def listed(store: Store, scope: Scope, page: int) -> list[Cell]:
     found: list[CellCount] = []
-    while page := empty.usage.list_cells(ALL, found[-1].cell if found else None, 3):
-        assert len(page) <= 3
-        found += page
-    assert found == [CellCount(it, 1) for it in sorted(cells)]
+    while more := store.usage.list_cells(scope, found[-1].cell if found else None, page):
+        assert len(more) <= page
+        found += more
+    assert all(it.count == 1 for it in found)
+    return [it.cell for it in found]
+
+
+@pytest.mark.parametrize("wanted", SCOPES, ids=str)
+def test_cells_are_listed_page_by_page(empty: Store, wanted: dict[str, Any]) -> None:
+    several: dict[str, Any] = {
+        "organization": ("acme", "umbra"), "key": ("k0", "k1", "k2"), "hour": (0, 1, 200),
+        "keyspace": ("aiia", "vault"), "owner": ("", "alice"), "action": ("flows:read", "flows:run"),
+    }  # fmt: skip
+    cells = [cell(**dict(zip(several, it, strict=True))) for it in itertools.product(*several.values())]
+    empty.usage.add("one", 1, Cells(Counter(cells)), NOW)
+    scope = replace(ALL, **wanted)
+    named = {name: value for name, value in {"organization": "acme", **wanted}.items() if value != "-"}
+    mine = [it for it in cells if it.hour < ALL.until and all(getattr(it, name) == named[name] for name in named)]
+    found = listed(empty, scope, 3)
+    assert len(found) == len(mine)
+    assert set(found) == set(mine)
+    assert listed(empty, scope, 1_000) == found
 
 
 def test_strangers_are_told_apart(empty: Store) -> None:
@@ -215,6 +242,34 @@ def test_cells_are_taken_out_whole_and_none_twice(most: int) -> None:
         assert 0 < len(part.cells) <= most
         taken += part.cells
     assert taken == whole
+
+
+@pytest.mark.parametrize("wanted", SCOPES, ids=str)
+def test_a_page_of_cells_looks_at_nothing_before_it(tmp_path: Path, wanted: dict[str, Any]) -> None:
+    """So that an export takes as long as it has rows, and not the square of that. The steps are those of SQLite."""
+    with databases.fresh("sqlite", tmp_path) as url:
+        store = databases.open_store(url)
+        cells = [cell(f"k{i % 3}", i % 30, resource=f"flows/{i}") for i in range(3_000)]
+        for start in range(0, len(cells), 1_000):
+            store.usage.add("one", start + 1, Cells(Counter(cells[start : start + 1_000])), NOW)
+        scope, steps = replace(ALL, **wanted), [0]
+        database, connect = store._dialect.database, store._dialect.database.connect
+
+        def stepped() -> None:
+            steps[-1] += 1
+
+        def counting() -> Any:
+            connect()
+            database.connection().set_progress_handler(stepped, 100)
+
+        database.connect = counting
+        last = None
+        while page := store.usage.list_cells(scope, last, 100):
+            last = page[-1].cell
+            steps.append(0)
+        store.close()
+    assert len(steps) > 10
+    assert max(steps) < 100, steps
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ Cells are added to by upserts sorted by identity, so that replicas that flush at
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from doorward_server.core.model import Instant
@@ -78,7 +79,7 @@ class UsageStore:
         return self._look(lambda tx: _list_strangers(tx, scope, limit))
 
     def list_cells(self, scope: Scope, after: Cell | None, limit: int) -> list[CellCount]:
-        """Return cells by identity, behind *after*."""
+        """Return cells in an order of the scope's own, behind *after*."""
         return self._look(lambda tx: _list_cells(tx, scope, after, limit))
 
     def count_cells(self, scope: Scope) -> int:
@@ -164,13 +165,26 @@ def _list_strangers(tx: Transaction, scope: Scope, limit: int) -> list[StrangerC
 
 
 def _list_cells(tx: Transaction, scope: Scope, after: Cell | None, limit: int) -> list[CellCount]:
+    names, order = ", ".join(Cell._fields), _order(scope)
+    if after is not None and order[0] == "hour":
+        scope = replace(scope, since=after.hour)
     where, values = _where(scope)
-    identity = ", ".join(Cell._fields)
     if after is not None:
-        where += f" AND ({identity}) > ({', '.join('?' * len(after))})"
-        values += after
-    sql = f"SELECT {identity}, count FROM usage_cell WHERE {where} ORDER BY {identity} LIMIT ?"  # noqa: S608  # names are ours
+        where += f" AND ({', '.join(order)}) > ({', '.join('?' * len(order))})"
+        values += [getattr(after, name) for name in order]
+    sql = f"SELECT {names}, count FROM usage_cell WHERE {where} ORDER BY {', '.join(order)} LIMIT ?"  # noqa: S608  # names are ours
     return [CellCount(Cell(*row[:-1]), row[-1]) for row in tx.ask(sql, *values, limit)]
+
+
+def _order(scope: Scope) -> tuple[str, ...]:
+    """Return what tells the cells of *scope* apart, in the order of an index that finds them: so a page begins where
+    the last one ended, and what is sorted is of one hour.
+    """
+    fixed = {name for name in ("key", "owner", "keyspace") if getattr(scope, name)}
+    if scope.organization != "-":
+        fixed.add("organization")
+    first = ("hour", "organization") if fixed & {"key", "owner", "keyspace"} else ("key", "hour")
+    return tuple(it for it in dict.fromkeys((*first, *Cell._fields)) if it not in fixed)
 
 
 def _count_cells(tx: Transaction, scope: Scope) -> int:
