@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -272,6 +274,36 @@ def test_a_page_of_cells_looks_at_nothing_before_it(tmp_path: Path, wanted: dict
     assert max(steps) < 100, steps
 
 
+@contextmanager
+def plans(store: Store, table: str) -> Iterator[list[str]]:
+    """Collect how SQLite finds what is read of *table*."""
+    found: list[str] = []
+    execute = store._dialect.database.execute_sql
+
+    def planned(sql: str, params: Any = None) -> Any:
+        if f"FROM {table}" in sql:
+            steps = [str(row[3]) for row in execute(f"EXPLAIN QUERY PLAN {sql}", params).fetchall()]
+            found.extend(it for it in steps if it.startswith(("SEARCH", "SCAN")))
+        return execute(sql, params)
+
+    store._dialect.database.execute_sql = planned
+    yield found
+
+
+@pytest.mark.parametrize("wanted", [{"key": "k1"}, {"owner": "alice"}], ids=str)
+def test_the_decisions_of_one_key_or_owner_are_found_without_those_of_the_others(
+    tmp_path: Path, wanted: dict[str, Any]
+) -> None:
+    with databases.fresh("sqlite", tmp_path) as url:
+        store = databases.open_store(url)
+        with plans(store, "decision") as found:
+            store.usage.list_decisions(replace(ALL, **wanted), None, 10)
+            store.usage.list_decisions(replace(ALL, **wanted), (T0, "d1"), 10)
+        store.close()
+    assert len(found) == 2
+    assert all(f"(organization=? AND {next(iter(wanted))}=? AND at>? AND" in it for it in found), found
+
+
 @pytest.mark.parametrize(
     "scope", [{"key": "k1"}, {"owner": "alice"}, {"organization": "-", "keyspace": "aiia"}], ids=str
 )
@@ -279,18 +311,9 @@ def test_a_report_looks_at_nothing_but_its_own_hours(tmp_path: Path, scope: dict
     """So that it takes as long in a store of a million cells; tests/bench/usage.py measures it."""
     with databases.fresh("sqlite", tmp_path) as url:
         store = databases.open_store(url)
-        plans: list[str] = []
-        execute = store._dialect.database.execute_sql
-
-        def planned(sql: str, params: Any = None) -> Any:
-            if "FROM usage_" in sql:
-                plans.extend(str(row[3]) for row in execute(f"EXPLAIN QUERY PLAN {sql}", params).fetchall())
-            return execute(sql, params)
-
-        store._dialect.database.execute_sql = planned
-        for dimension in Dimension:
-            store.usage.sum_by(replace(ALL, **scope), dimension, 10)
+        with plans(store, "usage_") as looks:
+            for dimension in Dimension:
+                store.usage.sum_by(replace(ALL, **scope), dimension, 10)
         store.close()
-    looks = [it for it in plans if it.startswith(("SEARCH", "SCAN"))]
     assert len(looks) == len(Dimension)
     assert all(it.startswith("SEARCH") and "hour>? AND hour<?" in it for it in looks), looks

@@ -104,7 +104,7 @@ class Sqlite:
 
     begin_write = "BEGIN IMMEDIATE"
     begin_read = "BEGIN DEFERRED"
-    param = "?"
+    param, through = "?", "INDEXED BY {index}"  # without statistics it prefers the primary key
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
@@ -239,7 +239,7 @@ class Postgresql:
 
     begin_write = "BEGIN ISOLATION LEVEL READ COMMITTED"
     begin_read = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-    param = "%s"
+    param, through = "%s", ""  # which index is best, it knows
 
     def __init__(self, url: str) -> None:
         self._url = url

@@ -205,7 +205,9 @@ def _list_decisions(
         where += " AND (at, id) < (?, ?)"
         values += before
     names = ", ".join(_DECISION)
-    sql = f"SELECT {names} FROM decision WHERE {where} ORDER BY at DESC, id DESC LIMIT ?"  # noqa: S608  # names are ours
+    index = "decision_key" if scope.key else "decision_owner" if scope.owner else ""
+    table = f"decision {tx.dialect.through.format(index=index)}" if index else "decision"
+    sql = f"SELECT {names} FROM {table} WHERE {where} ORDER BY at DESC, id DESC LIMIT ?"  # noqa: S608  # names are ours
     rows = tx.ask(sql, *values, limit)
     return [DecisionRecord(**dict(zip(_DECISION, row, strict=True))) for row in rows]
 
