@@ -303,10 +303,6 @@ def test_an_export_needs_a_format_and_ends_with_the_right_to_it(acme: Tenant, mo
     held = acme.key("doorward", scopes=["viewer"])
     asked(acme, acme.key().text)
     flush(acme.server)
-    scope = pb.UsageScope(organization=acme.id)
-    answers = acme.server.api(held.text).usage.ExportUsage(
-        pb.ExportUsageRequest(scope=scope, format=pb.EXPORT_FORMAT_CSV)
-    )
     reports = acme.server.app.servicers.usage._reports  # type: ignore[attr-defined]  # of a real servicer
     original = reports.export
 
@@ -317,6 +313,8 @@ def test_an_export_needs_a_format_and_ends_with_the_right_to_it(acme: Tenant, mo
         return original(*given)
 
     monkeypatch.setattr(reports, "export", revoked_meanwhile)
+    asking = pb.ExportUsageRequest(scope=pb.UsageScope(organization=acme.id), format=pb.EXPORT_FORMAT_CSV)
+    answers = acme.server.api(held.text).usage.ExportUsage(asking)
     assert refused(lambda: list(answers)).reason == "CALLER_UNAUTHENTICATED"
 
 
