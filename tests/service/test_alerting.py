@@ -11,9 +11,10 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from doorward.v1 import authz_pb2, keys_pb2
-from doorward_server.core.alerts import WEEK, Alert, AlertFilter, AlertKind
+from doorward_server.core.alerts import HOUR, WEEK, Alert, AlertFilter, AlertKind
 from doorward_server.core.errors import StoreUnavailable
 from doorward_server.core.keytext import CHECKSUM_LENGTH, checksum
+from doorward_server.core.model import SECOND
 from doorward_server.core.usage import Cell, Cells, hour_of
 from doorward_server.service.noticing import Noticing
 from doorward_server.store import Store
@@ -304,6 +305,26 @@ def test_a_key_that_does_far_more_than_it_used_to_is_told_of_within_the_hour(doo
     door.clock.advance(600)
     sweep(door)
     assert len(told(door, acme, "unusual")) == 1
+
+
+def test_what_a_key_does_at_the_end_of_an_hour_is_told_of_in_the_next(door: Door, watched: str) -> None:
+    acme = door.organization()
+    made = door.create(acme, watched).key.id
+    door.clock.advance(3600 - door.clock.now // SECOND % 3600)
+    weeks_ago, cells = door.clock.now, Cells()
+    cells.cells[_cell(acme, made, watched, weeks_ago - HOUR)] = 1
+    door.app.store.usage.add("weeks ago", 1, cells, weeks_ago)
+    door.clock.advance(2 * WEEK // SECOND + 3550)
+    sweep(door)
+    door.clock.advance(5)  # nobody looks again within this hour
+    cells = Cells()
+    cells.cells[_cell(acme, made, watched, door.clock.now)] = 500
+    door.app.store.usage.add("a test", 1, cells, door.clock.now)
+    end = door.clock.now // HOUR * HOUR + HOUR - 1
+    for _ in range(20):
+        door.clock.advance(60)
+        sweep(door)
+    assert [(it.key, it.observed, it.at) for it in told(door, acme, "unusual")] == [(made, 500, end)]
 
 
 def test_another_replica_does_not_repeat_a_sweep(store_url: str, tmp_path: Path, clock: FakeClock) -> None:

@@ -191,7 +191,8 @@ def least(rule: AlertRule) -> int:
 def unusual(rule: AlertRule, activity: Activity, now: Instant) -> Alert | None:
     """Return the alert if a key did more in an hour than a multiple of what it did in that hour of the week before.
 
-    A key without a week of history has no baseline, and is not judged.
+    A key without a week of history has no baseline, and is not judged. Of an hour that is over by *now* it is dated to
+    its end: so it is no other alert than one that came within that hour.
     """
     if not activity.before:
         return None
@@ -207,7 +208,8 @@ def unusual(rule: AlertRule, activity: Activity, now: Instant) -> Alert | None:
         "Revoke the key if nobody knows why."
     )
     of, about = (activity.organization, activity.keyspace), ("hour",)
-    return _alert(rule, of, activity.key, activity.key, now, message, HOUR, about, threshold, usual, activity.count)
+    at = min(now, activity.hour + HOUR - 1)
+    return _alert(rule, of, activity.key, activity.key, at, message, HOUR, about, threshold, usual, activity.count)
 
 
 def timely(rules: Iterable[AlertRule], rails: Rails, keyspace: str, key: KeyFacts, now: Instant) -> list[Alert]:

@@ -25,6 +25,8 @@ from doorward_server.store.alerts import Place, Whose
 SWEEP_SECONDS = 20.0
 ACTIVITY = 60 * SECOND
 """How often all replicas together look at what keys do."""
+LATE = 600 * SECOND
+"""For how long an hour that is over is looked at again: its end was seen by no look, or is counted late."""
 KEYS = 600 * SECOND
 """How often they look at keys themselves."""
 AT_ONCE = 5_000
@@ -110,11 +112,13 @@ class AlertSweeps:
         def much(organization: str, count: int) -> bool:
             return any(count >= rules.least(it) for it in of(organization))
 
-        hour = now - now % HOUR
-        before = [hour - n * WEEK for n in range(1, WEEKS + 1)]
-        busy = self._store.alerts.list_busy(keyspace.name, hour, min(leasts), before, much)
-        found = (rules.unusual(rule, it, now) for it in busy for rule in of(it.organization))
-        return self._tell([it for it in found if it is not None])
+        told = 0
+        for hour in _hours(now):
+            before = [hour - n * WEEK for n in range(1, WEEKS + 1)]
+            busy = self._store.alerts.list_busy(keyspace.name, hour, min(leasts), before, much)
+            found = (rules.unusual(rule, it, now) for it in busy for rule in of(it.organization))
+            told += self._tell([it for it in found if it is not None])
+        return told
 
     def _look_at_keys(self, keyspace: Keyspace, rule: AlertRule, whose: Whose, now: Instant) -> int:
         told = 0
@@ -133,6 +137,12 @@ class AlertSweeps:
     def _tell(self, alerts: Sequence[Alert]) -> int:
         chunks = (alerts[start : start + CHUNK] for start in range(0, len(alerts), CHUNK))
         return sum(len(self._store.alerts.add(chunk)) for chunk in chunks)
+
+
+def _hours(now: Instant) -> tuple[Instant, ...]:
+    """Return the hours whose activity is looked at, in order."""
+    hour = now - now % HOUR
+    return (hour - HOUR, hour) if now - hour < LATE else (hour,)
 
 
 def _of_kinds(kinds: Iterable[AlertKind], found: Iterable[AlertRule]) -> list[AlertRule]:
