@@ -142,6 +142,26 @@ def test_a_message_says_what_happened_and_always_has_the_same_id() -> None:
     assert message.id("wh_1") != of_alert(alert(sequence=7)).id("wh_1")
 
 
+def test_moments_are_told_as_people_read_them() -> None:
+    secrets = [{"id": "sec_1", "created_at": NOW, "expires_at": None}]
+    after = {
+        "expires_at": NOW + 1,
+        "not_before": NOW,
+        "secrets": secrets,
+        "metadata": {"sold_at": 5},
+        "limits": {"sold_at": 5},
+    }
+    message = of_event(1, Event("acme", NOW, Actor("acme", "k"), "keys:create", "key", "key_1", None, after))
+    assert message is not None
+    assert json.loads(message.body())["data"]["after"] == {
+        "expires_at": "2027-01-15T08:00:00.000001Z",
+        "not_before": "2027-01-15T08:00:00Z",
+        "secrets": [{"id": "sec_1", "created_at": "2027-01-15T08:00:00Z", "expires_at": None}],
+        "metadata": {"sold_at": 5},
+        "limits": {"sold_at": 5},
+    }
+
+
 @pytest.mark.parametrize(
     ("action", "before", "after", "told"),
     [

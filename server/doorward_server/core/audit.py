@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
 
-from .model import Event, Instant
+from .model import SECOND, Event, Instant
+
+_INSTANTS = ("_at", "not_before")
+"""How the names of instants end."""
+_GIVEN = frozenset({"attributes", "limits", "metadata"})
+"""What callers name as they like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,3 +94,19 @@ class ChainReport:
     """Sequence of the first event that is missing, changed or not where it belongs."""
     first: int = 1
     """Sequence of the oldest event that is kept; those before it were pruned. Only told of a chain that holds."""
+
+
+def readable(value: Any) -> Any:
+    """Return what an event keeps of before or after, with its instants as people read them: RFC 3339, in UTC."""
+    if isinstance(value, Mapping):
+        return {name: inner if name in _GIVEN else _told(name, inner) for name, inner in value.items()}
+    return [readable(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _told(name: str, value: Any) -> Any:
+    return _text_of(value) if name.endswith(_INSTANTS) and type(value) is int else readable(value)
+
+
+def _text_of(at: Instant) -> str:
+    exact = datetime.fromtimestamp(at // SECOND, UTC).replace(microsecond=at % SECOND)
+    return exact.isoformat(timespec="microseconds" if at % SECOND else "seconds").replace("+00:00", "Z")

@@ -18,6 +18,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from urllib.parse import urlsplit
 
 from .alerts import Alert, AlertKind
+from .audit import readable
 from .errors import InvalidField
 from .keytext import base62
 from .leaks import LEAKED
@@ -177,8 +178,8 @@ def of_event(sequence: int, event: Event) -> Message | None:
         "organization": event.organization,
         "sequence": sequence,
         "actor": actor,
-        "before": event.before,
-        "after": event.after,
+        "before": readable(event.before),
+        "after": readable(event.after),
         "note": event.note,
     }
     return Message(f"event/{sequence}", type, event.target, event.at, data)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from google.protobuf.struct_pb2 import Struct
 
 from doorward.v1 import audit_pb2 as pb
-from doorward_server.core.audit import ChainHead, EventFilter, HeadFound, StoredEvent
+from doorward_server.core.audit import ChainHead, EventFilter, HeadFound, StoredEvent, readable
 from doorward_server.core.errors import InvalidField
 from doorward_server.service.auditing import Auditing, Verified
 from doorward_server.service.guard import Caller
@@ -16,10 +15,6 @@ from doorward_server.service.pool import Pool
 from doorward_server.wire.convert import bounded, from_timestamp, to_timestamp
 
 _HEADS = {found: pb.HeadStatus.Value(f"HEAD_STATUS_{found}") for found in HeadFound}
-_INSTANTS = ("_at", "not_before")
-"""How the names of instants end."""
-_GIVEN = frozenset({"attributes", "metadata"})
-"""What callers name as they like."""
 
 
 class AuditServicer:
@@ -124,18 +119,5 @@ def _to_struct(value: Mapping[str, object] | None) -> Struct | None:
     if value is None:
         return None
     struct = Struct()
-    struct.update(_readable(value))
+    struct.update(readable(value))
     return struct
-
-
-def _readable(value: Any) -> Any:
-    """Return *value* with its instants as people read them."""
-    if isinstance(value, Mapping):
-        return {name: inner if name in _GIVEN else _told(name, inner) for name, inner in value.items()}
-    return [_readable(inner) for inner in value] if isinstance(value, list | tuple) else value
-
-
-def _told(name: str, value: Any) -> Any:
-    if name.endswith(_INSTANTS) and type(value) is int and (stamp := to_timestamp(value)) is not None:
-        return stamp.ToJsonString()
-    return _readable(value)
