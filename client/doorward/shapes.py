@@ -24,6 +24,8 @@ _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _CHECKSUM = 6
 _UUID = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 _JWT = r"eyJ[A-Za-z0-9_-]{8,1000}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{16,1000}"
+_BETWEEN = r"[^0-9A-Za-z\r\n]{1,20}"
+"""What stands between a header's name and the key in source, whatever the language: `"] = "`, ` => '`, `", "`."""
 _CLAIMS = ("sub", "organization", "jti", "iat")
 _CLASSES = {
     "digits": "[0-9]",
@@ -129,10 +131,11 @@ def _shapes_of(document: Mapping[str, Any]) -> tuple[list[Shape], list[str]]:
 def _beside_headers(name: str, credentials: Iterable[Mapping[str, Any]]) -> list[Shape]:
     shapes = []
     for source in credentials:
-        word = source.get("header") or source.get("query")
+        word = str(source.get("header") or source.get("query"))
+        words = sorted({word, word.replace("-", "_")})  # as variables of the environment are called
         scheme = f"(?:{re.escape(source['scheme'])} +)?" if source.get("scheme") else ""
-        head = f"(?i:{re.escape(str(word))})[\"']?[ \\t]{{0,8}}(?::|=|,)[ \\t]{{0,8}}[\"']?{scheme}"
-        shapes.append(Shape(name, "uuid", head, _UUID, (str(word).lower(),), fixed=False))
+        head = f"(?i:{'|'.join(map(re.escape, words))}){_BETWEEN}(?:(?i:value){_BETWEEN})?{scheme}"
+        shapes.append(Shape(name, "uuid", head, _UUID, tuple(it.lower() for it in words), fixed=False))
     return shapes
 
 

@@ -35,6 +35,20 @@ credentials: [{header: x-api-key}]
 types: {things: [read]}
 legacy: [{name: old, prefix: sk-, alphabet: hex, length: [32, 4000], entropy_bits: 128}]
 """
+BESIDE = (
+    "FACTION-API-KEY: {}",
+    "-H 'faction-api-key: {}'",
+    '"Faction-Api-Key": "{}"',
+    "FACTION-API-KEY={}",
+    "export FACTION_API_KEY='{}'",
+    'headers["FACTION-API-KEY"] = "{}"',
+    "headers = {{'FACTION-API-KEY' => '{}'}}",
+    'request.setRequestHeader("FACTION-API-KEY", "{}");',
+    "$headers = @{{ 'FACTION-API-KEY' = '{}' }}",
+    '<add key="FACTION-API-KEY" value="{}"/>',
+    '{{"key": "FACTION-API-KEY", "value": "{}"}}',
+)
+"""As source of several languages has it."""
 _numbers = itertools.count(1)
 
 
@@ -156,9 +170,10 @@ def test_memory_does_not_grow_with_what_is_looked_into(monkeypatch: pytest.Monke
 def test_a_uuid_is_found_only_beside_its_header() -> None:
     source = (EXAMPLES / "faction.yaml").read_text("utf-8")
     uuid = mint_uuid(bytes(range(16))).reveal()
-    for line in ("FACTION-API-KEY: {}", "-H 'faction-api-key: {}'", '"Faction-Api-Key": "{}"', "FACTION-API-KEY={}"):
+    for line in BESIDE:
         assert found(line.format(uuid).encode(), source) == [(1, uuid)], line
-    assert found(f"id: {uuid}".encode(), source) == []
+    for other in ("id: {}", "FACTION-API-KEY: see {}", "FACTION-API-KEY:\n\n{}", "FACTION-API-KEY" + " " * 21 + "{}"):
+        assert found(other.format(uuid).encode(), source) == [], other
     _, missed = shapes_of(yaml.safe_load(source))
     assert missed == ["faction: a UUID is only found beside the name of its header"]
 
@@ -353,6 +368,9 @@ def test_rules_for_gitleaks_find_real_keys_and_are_of_re2(run: Run, file: str) -
     assert not re.search(things["regex"], text[:-1])
     assert not re.search(things["regex"], text.replace("test", "prod"))
     uuid = mint_uuid(bytes(range(16))).reveal()
-    match = re.search(rules["doorward-faction-uuid"]["regex"], f"FACTION-API-KEY: {uuid}")
-    assert match is not None
-    assert match[1] == uuid
+    faction = rules["doorward-faction-uuid"]
+    for line in BESIDE:
+        match = re.search(faction["regex"], line.format(uuid))
+        assert match is not None
+        assert match[1] == uuid
+        assert any(word in line.lower() for word in faction["keywords"])
