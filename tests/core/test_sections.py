@@ -20,8 +20,12 @@ def sections(**document: Any) -> Sections:
     return compile_keyspace({**BASE, **document}).sections
 
 
+LEAK = AlertRule("leaked", "leaked", {})
+"""What every keyspace has."""
+
+
 def test_without_a_word_everything_has_its_default() -> None:
-    assert sections() == Sections(Limits(), (), 400 * DAY, DecisionLog(False, 0.0, ("stdout",), 90 * DAY), ())
+    assert sections() == Sections(Limits(), (LEAK,), 400 * DAY, DecisionLog(False, 0.0, ("stdout",), 90 * DAY), ())
 
 
 def test_limits_are_windows_in_microseconds_and_costs_by_permission() -> None:
@@ -55,7 +59,14 @@ def test_alerts_keep_what_they_were_given() -> None:
         AlertRule("soon", "expiring", {"before": (30 * DAY, DAY // 2)}),
         AlertRule("idle", "unused", {"after": 90 * DAY}),
         AlertRule("odd", "unusual_activity", {"factor": 5.0}),
+        LEAK,
     )
+
+
+def test_there_is_one_rule_about_leaks_at_least() -> None:
+    assert sections(alerts={"found": {"when": "leaked"}}).alerts == (AlertRule("found", "leaked", {}),)
+    taken = sections(alerts={"leaked": {"when": "superseded_used"}}).alerts
+    assert [(it.name, it.when) for it in taken] == [("leaked", "superseded_used"), ("leaked-2", "leaked")]
 
 
 def test_a_log_of_everything_goes_to_the_store() -> None:

@@ -231,6 +231,17 @@ def test_a_leak_is_told_of(door: Door, watched: str) -> None:
     assert (leak.kind, leak.key) == (AlertKind.LEAKED, "key_1")
 
 
+def test_a_leak_is_told_of_where_no_rule_says_so(door: Door) -> None:
+    name, acme = unique("quiet"), door.organization()
+    door.apply(keyspace(name, f"prefix: {name}"))
+    made = door.create(acme, name)
+    request = keys_pb2.ReportLeakRequest(key=made.secret, keyspace=name, found_in="a public repository")
+    assert door.run(door.keys.ReportLeak(request, door.caller())).outcome == keys_pb2.LEAK_OUTCOME_ALERTED
+    door.settle()
+    flush(door)
+    assert [(it.kind, it.key) for it in told(door, acme)] == [(AlertKind.LEAKED, made.key.id)]
+
+
 # --- what time brings about -------------------------------------------------------------------------------------------
 
 

@@ -20,7 +20,7 @@
       idle: {when: unused, after: 90d}
       overdue: {when: rotation_overdue}
       old: {when: superseded_used}
-      leak: {when: leaked}
+      leak: {when: leaked}            # without one there is one all the same, `leaked`
     usage: {keep: 400d}               # how long hourly sums stay; default: 400d
     decision_log:
       record: all                     # or sampled; default: sampled
@@ -37,6 +37,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 from .credits import MOST, Refill, Terms
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from .policy import Keyspace
 
 MAX_WINDOW = 366 * DAY
+LEAKED = "leaked"
 _DURATION = re.compile(r"([1-9][0-9]{0,6})([smhd])", re.ASCII)
 _UNITS = {"s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": DAY}
 
@@ -132,7 +134,7 @@ ALERTS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
     "unused": (frozenset({"after"}), frozenset()),
     "rotation_overdue": (frozenset(), frozenset()),
     "superseded_used": (frozenset(), frozenset()),
-    "leaked": (frozenset(), frozenset()),
+    LEAKED: (frozenset(), frozenset()),
 }
 """Kinds of alerts: the words that each needs, and those that it may have besides."""
 
@@ -140,7 +142,7 @@ ALERTS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
 def compile_sections(document: Document, keyspace: Keyspace) -> Sections:
     """Compile what *keyspace*'s file says about counting and watching. Raises KeyspaceInvalid."""
     limits = _limits(document.get("limits") or {}, keyspace)
-    alerts = tuple(
+    alerts = _with_leaks(
         compile_alert(f"alerts.{name}", name, alert, keyspace, limits)
         for name, alert in (document.get("alerts") or {}).items()
     )
@@ -153,6 +155,16 @@ def compile_sections(document: Document, keyspace: Keyspace) -> Sections:
         decision_log=_decision_log(document.get("decision_log") or {}),
         routes=compile_routes(document.get("routes") or (), keyspace),
     )
+
+
+def _with_leaks(rules: Iterable[AlertRule]) -> tuple[AlertRule, ...]:
+    """Return *rules*, and one about leaks if none is: whoever reports one is told that people are told."""
+    given = tuple(rules)
+    if any(it.when == LEAKED for it in given):
+        return given
+    taken = {it.name for it in given}
+    names = chain((LEAKED,), (f"{LEAKED}-{number}" for number in count(2)))
+    return (*given, AlertRule(next(it for it in names if it not in taken), LEAKED, {}))
 
 
 def nearly(rules: Iterable[AlertRule]) -> int:
