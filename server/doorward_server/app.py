@@ -326,7 +326,7 @@ def build(config: Config, store: Store, keyring: Keyring, clock: Clock, random: 
     authorizer = Authorizer(finder, guard, Recognition(freshness, keyring, random(32)), uses, telling, charging, clock)
     make_id, stale = partial(new_id, "replica", random), round(config.serve_stale_for * SECOND)
     membership = Membership(store, keyring, config.peppers, clock, make_id, stale)
-    lease = follow(store, membership, freshness, watch.forget, guard, metrics, waits, uses, counting, clock)
+    lease = follow(store, membership, freshness, watch, guard, metrics, waits, uses, counting, clock)
     keys = Keys(store, catalog, guard, mint, quotas, clock, random)
     imports = Imports(
         store, catalog, guard, keys, mint, keyring.current.lookup, management, hashing, quotas, clock, random

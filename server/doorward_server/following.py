@@ -5,7 +5,6 @@ The part of the composition root that belongs to freshness; see docs/reliability
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from doorward_server.service.counting import Counting
@@ -18,6 +17,7 @@ from doorward_server.service.tailing import Tailing
 from doorward_server.service.usage import LastUse
 from doorward_server.service.waiting import Registry, Waiting
 from doorward_server.store import Store
+from doorward_server.watch import Watch
 from doorward_server.wire.metrics import Metrics
 
 
@@ -36,7 +36,7 @@ def follow(
     store: Store,
     membership: Membership,
     freshness: Freshness,
-    forget: Callable[[], None],
+    watch: Watch,
     guard: Guard,
     metrics: Metrics,
     waits: Pool,
@@ -46,15 +46,16 @@ def follow(
 ) -> Following:
     """Wire what follows the change log. Nothing runs yet.
 
-    *forget* is called, on the event loop, when the store turns out to have another history.
+    *watch* is told, on the event loop, to forget when the store turns out to have another history.
     """
 
     def count(hit: Hit) -> None:
         metrics.hit(hit.reason, hit.count)
         uses.note_hit(hit)
         counting.hit(hit)
+        watch.noticing.hit(hit)
 
-    tailing = Tailing(store, membership, freshness, forget)
+    tailing = Tailing(store, membership, freshness, watch.forget)
     metrics.watch(freshness, tailing.polls)
     waiting = Waiting(store, membership, waits, freshness.boot, tailing.hint, metrics.waited)
     leasing = Leasing(freshness, guard, tailing.hint, count, clock)

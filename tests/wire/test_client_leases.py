@@ -13,6 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from doorward import AsyncClient, Client, Reason, keeping
 from doorward.cache import DecisionCache
 from doorward.v1 import keys_pb2
+from doorward_server.core.alerts import AlertFilter
 from doorward_server.core.model import SECOND
 from tests import databases
 from tests.wire.replicas import shop, until
@@ -161,6 +162,23 @@ def test_another_stream_follows_one_that_is_silent_for_asyncio_too(
             await remembered(client, ask)
 
     asyncio.run(scenario())
+
+
+def test_failures_that_are_answered_from_memory_are_told_of(alone: Server) -> None:
+    stall = Shop(alone, alerts="{failures: {when: failed_authentication, count: 20, window: 10m}}")
+    stall.tenant.revoke(stall.held.id)
+    with Client(alone.target, alone.root, cache=100) as client:
+        remembers(client, lambda: stall.ask(client))
+        asked = info_of(client).asked
+        for _ in range(20):
+            assert stall.ask(client).reason is Reason.KEY_REVOKED
+        assert info_of(client).asked == asked < 20
+
+    def told() -> bool:
+        alone.on_loop(alone.app.watch.noticing.flush)
+        return bool(alone.app.store.alerts.list_some(stall.tenant.id, AlertFilter(), None, 1))
+
+    until(told)
 
 
 def test_a_remembered_answer_ends_when_the_key_does(stall: Shop) -> None:

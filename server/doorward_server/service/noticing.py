@@ -17,11 +17,12 @@ from doorward_server.core.decide import Question
 from doorward_server.core.limits import Per
 from doorward_server.core.model import Instant, Key, Secret
 from doorward_server.core.policy import Keyspace
-from doorward_server.core.reasons import Reason
+from doorward_server.core.reasons import UNAUTHENTICATED, Reason
 from doorward_server.core.sections import AlertRule
 from doorward_server.core.subject import Subject
 from doorward_server.service.catalog import Catalog
 from doorward_server.service.guard import Clock
+from doorward_server.service.leasing import Hit
 from doorward_server.service.noted import Noted
 from doorward_server.service.own_rules import OwnRules
 from doorward_server.service.pool import Pool
@@ -97,6 +98,14 @@ class Noticing:
             self._noted.count(Failure(organization, keyspace.name, "address", address))
         if "prefix" in pers and prefix:
             self._noted.count(Failure(organization, keyspace.name, "prefix", prefix))
+
+    def hit(self, hit: Hit) -> None:
+        """Note authentications that a client has said from its cache have failed: with texts of keys that it knows."""
+        if hit.reason not in UNAUTHENTICATED:
+            return
+        keyspace = self._catalog.known(hit.keyspace)  # perhaps another replica was asked about it, and not this one
+        if keyspace is None or "key" in _pers(self._rules.of(hit.organization, keyspace)):
+            self._noted.count(Failure(hit.organization, hit.keyspace, "key", hit.key), hit.count)
 
     def used(self, keyspace: Keyspace, subject: Subject, now: Instant) -> None:
         """Note that a text proved possession of a key, if it is one that a rotation has replaced."""
@@ -202,7 +211,7 @@ class Noticing:
 
     def _cells(self, failure: Failure, count: int, now: Instant) -> Iterator[tuple[FailureCell, list[AlertRule]]]:
         """Yield what is counted of a failure, once for windows of one length, with the rules that go by it."""
-        keyspace = self._catalog.known(failure.keyspace)
+        keyspace = self._catalog.known(failure.keyspace) or self._catalog.find(failure.keyspace)
         all_rules = self._rules.of(failure.organization, keyspace) if keyspace else ()
         found = sorted(rules.failure_rules(all_rules, failure.per), key=_window)
         for window, group in groupby(found, _window):
