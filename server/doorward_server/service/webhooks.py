@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from cryptography.exceptions import InvalidTag
@@ -52,10 +53,10 @@ class Signing:
     def headers(self, webhook: Webhook, id: str, body: str) -> dict[str, str]:
         """Return what a message is sent with. Raises StoreUnavailable if this replica lacks the recovery key."""
         now = self._clock()
-        kept = [webhook.secret]
+        secrets = [self._opened(webhook, webhook.secret)]
         if webhook.old_secret is not None and webhook.old_secret_until is not None and now < webhook.old_secret_until:
-            kept.append(webhook.old_secret)
-        secrets = [self._opened(webhook, sealed) for sealed in kept]
+            with suppress(StoreUnavailable):  # then the new one is what helps: nothing waits for the old one to end
+                secrets.append(self._opened(webhook, webhook.old_secret))
         return {
             "content-type": "application/json",
             "user-agent": "Doorward",
