@@ -8,6 +8,7 @@ import pytest
 
 from doorward import HttpRequest, IssuedKey, KeyBinding, Question
 from tests.conformance.products import EXAMPLES, Customer, Desk, text_of
+from tests.wire.tenants import never_made
 
 DAY = 86_400
 WEEK = 7 * DAY
@@ -41,6 +42,19 @@ def test_failed_authentication_attempts_are_told_of(acme: Customer) -> None:
     (told,) = acme.until_told("failures", 1)
     assert (told.key, told.threshold, told.observed) == (key.key.id, 20, 23)
     assert acme.alerts("failures") == [told]
+
+
+def test_attempts_with_keys_that_nobody_has_are_told_of_by_address(acme: Customer) -> None:
+    """They are no customer's keys: FactoryThread itself is told."""
+    guessing, calm = "203.0.113.66", "203.0.113.67"
+    for number in range(50):
+        guess = never_made("ft") if number % 2 else f"ft_live_{'x' * 40}"
+        denied = acme.ask(bearing(guess), "flows:execute", "flows/abc123", client_ip=guessing)
+        assert denied.reason in ("KEY_UNKNOWN", "CREDENTIAL_MALFORMED")
+    acme.ask(bearing(never_made("ft")), "flows:execute", "flows/abc123", client_ip=calm)
+    assert acme.alerts("guesses") == []
+    told = [it for it in acme.root.list_alerts(organization="operator") if it.rule == "guesses"]
+    assert [(it.subject, it.key, it.observed) for it in told] == [(guessing, "", 50)]
 
 
 def test_unusual_activity_patterns_are_told_with_what_was_expected(acme: Customer) -> None:
