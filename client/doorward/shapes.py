@@ -95,6 +95,13 @@ class Shapes:
                     if _holds(shape, text):
                         yield Hit(shape, match.start(1), text)
 
+    def hidden(self, text: str) -> str:
+        """Return *text*, e.g. the name of a file, with the keys in it masked."""
+        data = text.encode("utf-8", "surrogateescape")
+        for hit in self.hits(data, 0, len(data)):
+            text = text.replace(hit.text, hit.masked)
+        return text
+
 
 def shapes_of(document: Mapping[str, Any]) -> tuple[list[Shape], list[str]]:
     """Return the shapes of a keyspace file's keys, and what cannot be found, in words.

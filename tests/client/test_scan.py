@@ -267,6 +267,19 @@ def test_keyspaces_are_asked_for_and_findings_are_reported(run: Run, door: Door)
     assert door.last.rpc == "GetKeyspace", "nothing is reported unless it is asked for"
 
 
+def test_a_key_in_the_name_of_a_file_is_masked(run: Run, file: str, tmp_path: Path) -> None:
+    named, inside, folder = key(), key(), tmp_path / "leaky"
+    folder.mkdir()
+    (folder / f"{named}.txt").write_text(inside)
+    (folder / f"{named}.bin").write_bytes(b"\0")
+    for words in ([], ["--output", "json"]):
+        done = run(*words, "scan", str(folder), "--keyspace-file", file)
+        assert done.exit_code == 1
+        assert f"{named[-4:]}.txt" in done.stdout
+        assert f"{named[-4:]}.bin" in done.stderr
+        assert named not in done.stdout + done.stderr
+
+
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     path = tmp_path / "repository"

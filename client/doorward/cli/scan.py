@@ -63,16 +63,18 @@ def scan(
     if not path:
         raise BadWord("say where to look: files, folders, or - for standard input")
     skipped: list[str] = []
+    known = Shapes(shapes)
 
     def note(place: str, why: str) -> None:
         skipped.append(place)
-        tell(f"Skipped {place}: {why}.")
+        tell(f"Skipped {known.hidden(place)}: {why}.")
 
-    scanner = Scanner(Shapes(shapes), max_size * _MIB, note)
+    scanner = Scanner(known, max_size * _MIB, note)
     found = 0
     told: list[Any] = []
-    for finding in _found(scanner, path, git):
+    for it in _found(scanner, path, git):
         found += 1
+        finding = dataclasses.replace(it, place=known.hidden(it.place))
         outcome = _reported(session, finding) if report else None
         if session.json:
             told.append(_jsonable(finding, outcome))
