@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from doorward.v1 import authz_pb2, keys_pb2
 from doorward_server.core.alerts import HOUR, WEEK, Alert, AlertFilter, AlertKind
@@ -296,6 +297,19 @@ def test_keys_that_expire_idle_or_age_are_told_of_once(door: Door, watched: str)
     assert sorted(days) == sorted(
         [(50, "soon", short), (79, "soon", short), (60, "overdue", short), (60, "overdue", kept), (90, "idle", kept)]
     )
+
+
+def test_a_key_is_idle_since_it_can_be_used(door: Door, watched: str) -> None:
+    acme, later = door.organization(), Timestamp(seconds=door.clock.now // SECOND + 80 * 86_400)
+    made = door.create(acme, watched, not_before=later).key.id
+    door.clock.advance(91 * 86_400)
+    sweep(door)
+    assert told(door, acme, "idle") == []
+    door.clock.advance(80 * 86_400)
+    sweep(door)
+    (idle,) = told(door, acme, "idle")
+    assert idle.key == made
+    assert "made 171 days ago, was never used" in idle.message
 
 
 def test_a_key_that_does_far_more_than_it_used_to_is_told_of_within_the_hour(door: Door, watched: str) -> None:

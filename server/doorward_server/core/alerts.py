@@ -129,6 +129,7 @@ class KeyFacts(NamedTuple):
     secret: str
     """The newest one."""
     secret_created_at: Instant
+    not_before: Instant | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,11 +242,11 @@ def _expiring(rule: AlertRule, rails: Rails, keyspace: str, key: KeyFacts, now: 
 
 
 def _unused(rule: AlertRule, rails: Rails, keyspace: str, key: KeyFacts, now: Instant) -> Alert | None:
-    since = key.created_at if key.last_used_at is None else key.last_used_at
+    since = max(key.created_at, key.not_before or 0) if key.last_used_at is None else key.last_used_at
     ended = key.expires_at is not None and key.expires_at <= now
     if ended or now - since < rule.settings["after"]:
         return None
-    ago, who = _span(now - since), f"The key {key.id!r} ({key.name})"
+    ago, who = _span(now - (key.last_used_at or key.created_at)), f"The key {key.id!r} ({key.name})"
     idle = f"{who}, made {ago} ago, was never used" if key.last_used_at is None else f"{who} was last used {ago} ago"
     message = f"{idle}. Revoke it if nobody needs it."
     return _alert(rule, (key.organization, keyspace), key.id, key.id, now, message, 0, ("since", since))

@@ -49,7 +49,7 @@ DELETE FROM alert WHERE (organization, id) IN (
 """
 # The newest secret is the one with the highest ordinal.
 _FACTS = """
-SELECT k.organization, k.id, k.name, k.type, k.created_at, k.expires_at, u.at, s.id, s.created_at
+SELECT k.organization, k.id, k.name, k.type, k.created_at, k.expires_at, u.at, s.id, s.created_at, k.not_before
 FROM key AS k
 JOIN secret AS s ON s.organization = k.organization AND s.key = k.id AND s.ordinal = (
     SELECT MAX(ordinal) FROM secret WHERE organization = k.organization AND key = k.id
@@ -67,7 +67,7 @@ EXISTS (
     AND a.at >= {} AND a.kind = '{}'
 )
 """
-_SINCE = "COALESCE(u.at, k.created_at)"
+_SINCE = "COALESCE(u.at, CASE WHEN k.not_before > k.created_at THEN k.not_before ELSE k.created_at END)"
 _DUE = {
     AlertKind.EXPIRING: "k.expires_at > ? AND k.expires_at <= ?",
     AlertKind.UNUSED: f"{_SINCE} <= ? AND NOT {_TOLD.format(_SINCE, AlertKind.UNUSED)}",
