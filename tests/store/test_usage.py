@@ -123,6 +123,7 @@ SCOPES: list[dict[str, Any]] = [
     {"keyspace": "aiia"},
     {"key": "k1", "keyspace": "aiia"},
     {"organization": "-", "keyspace": "aiia"},
+    {"organization": "-"},
 ]
 
 
@@ -305,7 +306,9 @@ def test_the_decisions_of_one_key_or_owner_are_found_without_those_of_the_others
 
 
 @pytest.mark.parametrize(
-    "scope", [{"key": "k1"}, {"owner": "alice"}, {"organization": "-", "keyspace": "aiia"}], ids=str
+    "scope",
+    [{"key": "k1"}, {"owner": "alice"}, {}, {"keyspace": "aiia"}, {"organization": "-", "keyspace": "aiia"}],
+    ids=str,
 )
 def test_a_report_looks_at_nothing_but_its_own_hours(tmp_path: Path, scope: dict[str, Any]) -> None:
     """So that it takes as long in a store of a million cells; tests/bench/usage.py measures it."""
@@ -316,4 +319,5 @@ def test_a_report_looks_at_nothing_but_its_own_hours(tmp_path: Path, scope: dict
                 store.usage.sum_by(replace(ALL, **scope), dimension, 10)
         store.close()
     assert len(looks) == len(Dimension)
-    assert all(it.startswith("SEARCH") and "hour>? AND hour<?" in it for it in looks), looks
+    whose = "" if scope.get("organization") == "-" else "organization=? AND "
+    assert all(it.startswith("SEARCH") and whose in it and "hour>? AND hour<?" in it for it in looks), looks

@@ -183,7 +183,7 @@ def _order(scope: Scope) -> tuple[str, ...]:
     fixed = {name for name in ("key", "owner", "keyspace") if getattr(scope, name)}
     if scope.organization != "-":
         fixed.add("organization")
-    first = ("hour", "organization") if fixed & {"key", "owner", "keyspace"} else ("key", "hour")
+    first = ("hour", "organization") if fixed else ()
     return tuple(it for it in dict.fromkeys((*first, *Cell._fields)) if it not in fixed)
 
 
