@@ -6,6 +6,8 @@ Most of this module is tests of others, which pytest runs here with this module'
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -119,6 +121,7 @@ def waiting(tmp_path: Path) -> Iterator[tuple[Server, Waiter]]:
             furnished=False,
             servicers=lambda app: replace(app.servicers, keyspaces=waiter),
             transport="native",
+            drain_seconds=TIMEOUT,
         ) as server,
     ):
         yield server, waiter
@@ -174,6 +177,41 @@ def test_stopping_answers_every_call_that_runs_and_refuses_new_ones(waiting: tup
     assert {call.result(TIMEOUT) for call in calls} == {waiter.answer.SerializeToString()}
     stopping.result(TIMEOUT)
     assert refused(lambda: server.api().authz.Introspect(authz_pb2.IntrospectRequest())).code == "UNAVAILABLE"
+
+
+SLOW = """
+import sys, grpc
+who = [("authorization", "Bearer " + sys.stdin.readline().strip())]
+with grpc.insecure_channel(sys.argv[1]) as channel:
+    call = channel.unary_unary("/doorward.v1.KeyspaceService/GetKeyspace")
+    calls = [call.future(b"", metadata=who) for _ in range(8)]
+    print(*sorted({len(it.result(60)) for it in calls}))
+"""
+
+
+def test_stopping_waits_for_who_takes_its_answers_slowly(waiting: tuple[Server, Waiter]) -> None:
+    """More than all buffers between them hold, for a caller that is stopped and does not read."""
+    server, waiter = waiting
+    waiter.answer.keyspace.source = "x" * 3_000_000
+    slow = subprocess.Popen(
+        [sys.executable, "-c", SLOW, server.target], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert slow.stdin is not None
+        print(server.root, file=slow.stdin, flush=True)
+        until(lambda: server.app._gate._running[gate.Kind.UNARY] == 8)
+        slow.send_signal(signal.SIGSTOP)
+        stopping = asyncio.run_coroutine_threadsafe(server.app.stop(), server.loop)
+        waiter.go.set()
+        until(lambda: server.app._gate.is_idle)  # all handlers have returned
+        with pytest.raises(TimeoutError):
+            stopping.result(1)
+        slow.send_signal(signal.SIGCONT)
+        assert slow.communicate(timeout=TIMEOUT)[0] == f"{waiter.answer.ByteSize()}\n"
+        stopping.result(TIMEOUT)
+    finally:
+        slow.kill()
+        slow.communicate()
 
 
 def test_callers_who_go_away_at_once_leave_nothing_behind(server: Server) -> None:
