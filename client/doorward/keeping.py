@@ -108,7 +108,7 @@ class LeaseThread:
         if self._thread is None:
             with self._starting:
                 begun = self._thread is not None
-                if not begun and not self._stopping.is_set():
+                if not (begun or self._stopping.is_set() or _FORKING.under_way):
                     self._thread = threading.Thread(target=self._run, name="doorward-lease", daemon=True)
                     self._thread.start()
 
@@ -122,9 +122,10 @@ class LeaseThread:
 
     def close(self) -> None:
         """End the thread, once the last hits have been reported or `FAREWELL` has passed."""
-        self._stopping.set()
+        with self._starting:
+            self._stopping.set()
+            thread = self._thread
         self._woken.set()
-        thread = self._thread
         if thread is not None:
             thread.join(FAREWELL)
         self.stop()
@@ -136,10 +137,11 @@ class LeaseThread:
         Measured on grpcio 1.78: where a child is made while a thread waits in a stream, calls of the child fail, and
         the parent can crash. Not so with GRPC_POLL_STRATEGY=poll: it seems that both wait on one epoll set.
         """
-        thread = self._thread
-        if thread is None or self._stopping.is_set():
-            return False
-        self._stopping.set()
+        with self._starting:  # whoever is starting it is done then, and nobody does during a fork
+            thread = self._thread
+            if thread is None or self._stopping.is_set():
+                return False
+            self._stopping.set()
         self._woken.set()
         thread.join(MOMENT)
         self.stop()
@@ -349,22 +351,40 @@ def bearer(settings: Settings) -> tuple[str, str | bytes]:
 _KEEPERS: weakref.WeakSet[LeaseThread] = weakref.WeakSet()
 
 
-_RESTING: list[LeaseThread] = []
+class _Forking:
+    """The fork of this process that is under way. Others wait: one that came while streams end, or begin again after
+    another, would find them open.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew, as a forked child must: whose turn it is, is its parent's business."""
+        self.turn = threading.RLock()
+        self.resting: list[LeaseThread] = []
+        self.under_way = False
+
+
+_FORKING = _Forking()
 
 
 def _before_fork() -> None:
-    _RESTING[:] = [keeper for keeper in list(_KEEPERS) if keeper.rest()]
+    _FORKING.turn.acquire()
+    _FORKING.under_way = True
+    _FORKING.resting = [keeper for keeper in list(_KEEPERS) if keeper.rest()]
 
 
 def _after_fork_in_parent() -> None:
-    for keeper in _RESTING:
+    resting, _FORKING.resting, _FORKING.under_way = _FORKING.resting, [], False
+    for keeper in resting:
         keeper.forget()
         keeper.start()
-    _RESTING.clear()
+    _FORKING.turn.release()
 
 
 def _after_fork_in_child() -> None:
-    _RESTING.clear()
+    _FORKING.forget()
     for keeper in list(_KEEPERS):
         keeper.forget()
 

@@ -17,7 +17,7 @@ from tests.chaos.fleet import Replica
 from tests.wire.replicas import shop, until
 
 PROGRAM = """
-import os, sys
+import os, sys, threading
 from doorward import Client
 
 client = Client(sys.argv[1], sys.argv[2], channels=2, cache=100)
@@ -55,6 +55,27 @@ os.write(go_on, b"gg")
 codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 assert codes == [7, 7], codes
 """
+
+AT_ONCE = (
+    PROGRAM.partition("told, tell")[0]
+    + """
+codes = []
+
+def fork():
+    child = os.fork()
+    if child == 0:
+        ask()
+        os._exit(7)
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+for _ in range(3):
+    threads = [threading.Thread(target=fork) for _ in range(3)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    warm()
+assert codes == [7] * 9, codes
+"""
+)
 
 
 @pytest.fixture
@@ -106,15 +127,16 @@ def furnish(client: Client) -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("program", [PROGRAM, AT_ONCE], ids=["revoked", "at once"])
 def test_forked_children_have_leases_of_their_own_and_see_what_was_revoked(
-    replicas: list[Replica], tmp_path: Path
+    replicas: list[Replica], tmp_path: Path, program: str
 ) -> None:
     target, root = f"127.0.0.1:{replicas[0].port}", root_of(tmp_path)
     with Client(target, root, timeout=60) as client:
         furnish(client)
         id, text = new_key(client)
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, target, root, text, id], capture_output=True, text=True, timeout=240
+        [sys.executable, "-c", program, target, root, text, id], capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
 
