@@ -104,21 +104,28 @@ class LeaseThread:
         self._call: Any = None
 
     def start(self) -> None:
-        """Have a lease soon. Does nothing if that is being seen to."""
+        """Have a lease soon. Does nothing if that is being seen to, unless in vain: no ping leaves where a server has
+        stopped reading, and so none is asked for that would notice.
+        """
         if self._thread is None:
             with self._starting:
                 begun = self._thread is not None
-                if not (begun or self._stopping.is_set() or _FORKING.under_way):
+                if not (begun or self._stopping.is_set() or _Forking.under_way):
                     self._thread = threading.Thread(target=self._run, name="doorward-lease", daemon=True)
                     self._thread.start()
+        elif self._cache.overdue():
+            self._give_up()
+
+    def _give_up(self) -> None:
+        call = self._call
+        if call is not None:
+            call.cancel()
 
     def stop(self) -> None:
         """End the thread, without waiting for it."""
         self._stopping.set()
         self._woken.set()
-        call = self._call
-        if call is not None:
-            call.cancel()
+        self._give_up()
 
     def close(self) -> None:
         """End the thread, once the last hits have been reported or `FAREWELL` has passed."""
@@ -156,7 +163,8 @@ class LeaseThread:
                 self._converse(pause)
             except grpc.RpcError as error:
                 failed = status.read(error)
-            except (RuntimeError, ValueError):  # the connections were closed under it
+            except (RuntimeError, ValueError):  # the connections were closed under it, or no thread can be made
+                self._thread = None  # the next answer begins another, if there is one
                 return
             self._stopping.wait(pause.after(failed))
             while not (self._cache.wanted or self._stopping.is_set()):
@@ -188,9 +196,7 @@ class LeaseThread:
             woken.wait(0 if self._stopping.is_set() else self._cache.pause)
             woken.clear()
             if not over.is_set() and self._cache.overdue():
-                call = self._call
-                if call is not None:
-                    call.cancel()
+                self._give_up()
                 return
 
 
@@ -204,13 +210,17 @@ class LeaseTask:
         self._connect = connect
         self._metadata = metadata
         self._task: asyncio.Task[None] | None = None
+        self._overdue: Callable[[], object] = lambda: None
         self._stopping = False
         self._woken = asyncio.Event()
 
     def start(self) -> None:
-        """Have a lease soon. Does nothing if that is being seen to."""
-        if self._task is None and not self._stopping:
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="doorward-lease")
+        """Have a lease soon, as `LeaseThread.start`."""
+        if self._task is None:
+            if not self._stopping:
+                self._task = asyncio.get_running_loop().create_task(self._run(), name="doorward-lease")
+        elif self._cache.overdue():
+            self._overdue()
 
     async def close(self) -> None:
         """End the task, once the last hits have been reported or `FAREWELL` has passed."""
@@ -239,6 +249,7 @@ class LeaseTask:
             except grpc.RpcError as error:
                 failed = status.read(error)
             except (RuntimeError, grpc.aio.UsageError):  # the connections were closed under it
+                self._task = None  # as `LeaseThread._run`
                 return
             await self._rest(pause.after(failed))
             while not (self._cache.wanted or self._stopping):
@@ -356,37 +367,30 @@ class _Forking:
     another, would find them open.
     """
 
-    def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """Start anew, as a forked child must: whose turn it is, is its parent's business."""
-        self.turn = threading.RLock()
-        self.resting: list[LeaseThread] = []
-        self.under_way = False
-
-
-_FORKING = _Forking()
+    turn = threading.RLock()
+    under_way = False
+    resting: tuple[LeaseThread, ...] = ()
 
 
 def _before_fork() -> None:
-    _FORKING.turn.acquire()
-    _FORKING.under_way = True
-    _FORKING.resting = [keeper for keeper in list(_KEEPERS) if keeper.rest()]
+    _Forking.turn.acquire()
+    _Forking.under_way = True
+    _Forking.resting = tuple(keeper for keeper in list(_KEEPERS) if keeper.rest())
 
 
 def _after_fork_in_parent() -> None:
-    resting, _FORKING.resting, _FORKING.under_way = _FORKING.resting, [], False
+    resting, _Forking.resting, _Forking.under_way = _Forking.resting, (), False
     for keeper in resting:
         keeper.forget()
         keeper.start()
-    _FORKING.turn.release()
+    _Forking.turn.release()
 
 
 def _after_fork_in_child() -> None:
-    _FORKING.forget()
+    _Forking.resting, _Forking.under_way = (), False
     for keeper in list(_KEEPERS):
         keeper.forget()
+    _Forking.turn.release()  # the thread that is left has it
 
 
 if hasattr(os, "register_at_fork"):
