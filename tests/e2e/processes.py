@@ -94,7 +94,9 @@ class Process:
         end = time.monotonic() + TIMEOUT
         while text not in self.output:
             assert time.monotonic() < end, self.output
-            assert self.popen.poll() is None, self.output
+            if self.popen.poll() is not None and self._reader is not None:
+                self._reader.join(TIMEOUT)  # what it wrote last may not have been read yet
+                assert text in self.output, self.output
             time.sleep(0.02)
 
     @property

@@ -60,16 +60,20 @@ def settled(server: Server) -> None:
 
 @contextmanager
 def blocked_tail(server: Server) -> Iterator[None]:
-    """Keep *server* from polling, as a stalled disk or network does, until the end."""
-    tailing, go_on = server.app.tailing, threading.Event()
+    """Keep *server* from polling, as a stalled disk or network does, until the end. A poll that was under way is over:
+    it could still see what is changed meanwhile.
+    """
+    tailing, stalls, go_on = server.app.tailing, threading.Event(), threading.Event()
     turn = tailing._turn
 
     def stalled() -> None:
-        go_on.wait(PATIENCE)
+        stalls.set()
+        go_on.wait(2 * PATIENCE)
         turn()
 
     tailing._turn = stalled  # type: ignore[method-assign]  # the fault
     try:
+        assert stalls.wait(PATIENCE)
         yield
     finally:
         tailing._turn = turn  # type: ignore[method-assign]

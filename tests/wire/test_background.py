@@ -88,7 +88,7 @@ def test_flushing_ends_when_it_is_told_to_even_as_a_use_is_noted(tmp_path: Path,
         for _ in range(turns):
             await asyncio.sleep(0)
         flushing.cancel()
-        ended, _ = await asyncio.wait({flushing}, timeout=5 * app_module.FLUSH_SECONDS)
+        ended, _ = await asyncio.wait({flushing}, timeout=TIMEOUT / 2)
         flushing.cancel()
         return bool(ended)
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -93,13 +94,18 @@ def world(both: Pair) -> World:
     membership: dict[str, Any] = {"organization": tenant.id, "group": group, "principal": person}
     made = World(both, tenant, keyspace, person, group, membership, binding, held)
     for server in (both.one, both.other):
-        assert made.reason(server) == "ALLOWED"
-        until(lambda server=server: remembered(server, held))  # type: ignore[misc]  # bound per turn
+        until(partial(_remembers, made, server))
     return made
 
 
 def apply(tenant: Tenant, source: str) -> Any:
     return tenant.root.keyspaces.ApplyKeyspace(keyspaces_pb2.ApplyKeyspaceRequest(source=source))
+
+
+def _remembers(made: World, server: Server) -> bool:
+    """Ask *server* once more, and tell whether it remembers: what it reads while it has no lease, it does not."""
+    assert made.reason(server) == "ALLOWED"
+    return remembered(server, made.held)
 
 
 def remembered(server: Server, held: Held) -> bool:
