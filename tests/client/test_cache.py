@@ -7,6 +7,7 @@ import inspect
 import json
 import pickle
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -244,6 +245,17 @@ def test_no_hit_is_lost_or_counted_twice_by_threads() -> None:
         thread.join()
     told += sum(hit.count for hit in cache.ping().hits)
     assert told == cache.info().hits == 8000
+
+
+def test_a_hit_waits_for_no_lock() -> None:
+    cache, _ = leased()
+    key = keep(cache, question())
+    words = cache.words("", ("text",), {})
+    assert words is not None
+    cache._worded[words] = key
+    with ThreadPoolExecutor(1) as thread, cache._lock:
+        assert thread.submit(cache.find, key).result(60) is not None
+        assert thread.submit(cache.find_said, words).result(60) is not None
 
 
 def test_a_silent_stream_is_given_up() -> None:
