@@ -47,6 +47,8 @@ from doorward.methods import call, decided, feed, listed, stream
 class Client(Caller[grpc.Channel]):
     """Doorward for threads; all methods may be called from several at once, and in children of a fork.
 
+    Fork while no other thread is in a call: gRPC crashes then, unless GRPC_POLL_STRATEGY=poll is in the environment.
+
     Lists fetch their pages as they are read. Every method raises CallFailed, or a class below it that says why.
 
         with Client("127.0.0.1:50051", key) as doorward:
