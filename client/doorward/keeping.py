@@ -92,16 +92,16 @@ class LeaseThread:
         self._cache = cache
         self._connect = connect
         self._metadata = metadata
+        self._starting = threading.Lock()
         self.forget()
         _KEEPERS.add(self)
 
     def forget(self) -> None:
-        """Start anew in a forked child, where the thread is not."""
-        self._starting = threading.Lock()
+        """Be as new: the thread is not there in a forked child, and has ended in its parent."""
         self._thread: threading.Thread | None = None
-        self._stopping = threading.Event()
         self._woken = threading.Event()
         self._call: Any = None
+        self._stopping = threading.Event()  # the last: from here on another thread may start it
 
     def start(self) -> None:
         """Have a lease soon. Does nothing if that is being seen to, unless in vain: no ping leaves where a server has
@@ -389,6 +389,7 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     _Forking.resting, _Forking.under_way = (), False
     for keeper in list(_KEEPERS):
+        keeper._starting = threading.Lock()  # whoever had it is not here
         keeper.forget()
     _Forking.turn.release()  # the thread that is left has it
 
