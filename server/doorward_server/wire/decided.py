@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
+
+from google.protobuf.duration_pb2 import Duration
 
 from doorward.v1 import authz_pb2 as pb
 from doorward_server.core.decide import Decision, Match
@@ -34,15 +36,16 @@ def to_response(answer: Answer) -> bytes:
     reason = decision.reason
     http = keyspace.http.answer(reason, MESSAGES[reason], decision.missing)
     rest = pb.AuthorizeResponse(decision_id=answer.id, depends_on=answer.depends_on)
-    charged = answer.charged
+    charged, fits = answer.charged, b""
     if charged is not FREE:
-        for it in charged.limits:
-            _tell(it, rest.limits.add())
         if charged.credits is not None:
             rest.credits.CopyFrom(_to_credits(charged.credits))
-        headers = rest.http.headers
-        for name, value in count_headers(charged, http):
-            headers.add(name=name, value=value)
+        if charged.limits and charged.reason is None:
+            fits = _fits(charged.limits, http.headers)
+        else:
+            rest.limits.extend(map(_to_status, charged.limits))
+            for name, value in count_headers(charged, http.headers):
+                rest.http.headers.add(name=name, value=value)
     if decision.missing or decision.missing_context:
         rest.missing_permissions.extend(decision.missing)
         rest.missing_context.extend(decision.missing_context)
@@ -51,8 +54,43 @@ def to_response(answer: Answer) -> bytes:
         _identity(answer),
         _matched(match.rule.role, match.binding, match.rule.index) if match is not None else b"",
         _as_of(answer.revision, answer.cacheable_for),
+        fits,
         rest.SerializeToString(),
     ))  # fmt: skip
+
+
+class _Fitting(NamedTuple):
+    """A part of an AuthorizeResponse, and what of it differs from one answer to the next."""
+
+    part: pb.AuthorizeResponse
+    statuses: tuple[tuple[pb.LimitStatus, Duration], ...]
+    """Each limit's, and in it how long until all is back."""
+    headers: tuple[pb.HttpHeader, ...]
+    """RateLimit, unless the keyspace gives it itself."""
+
+
+def _fits(limits: Sequence[Status], given: tuple[tuple[str, str], ...]) -> bytes:
+    """Return the part of an AuthorizeResponse that says how *limits* stand into which the call fits.
+
+    It is kept, and written into again for each answer: making messages takes longer. Belongs to the event loop.
+    """
+    part, statuses, headers = _fitting(tuple([it[:3] for it in limits]), given)
+    for it, (status, reset) in zip(limits, statuses, strict=True):
+        status.remaining = it.remaining
+        reset.seconds, reset.nanos = it.reset_after // SECOND, it.reset_after % SECOND * 1000
+    for header in headers:
+        header.value = _rate_limit(limits)
+    return part.SerializeToString()
+
+
+@lru_cache(maxsize=1024)
+def _fitting(limits: tuple[tuple[str, int, int], ...], given: tuple[tuple[str, str], ...]) -> _Fitting:
+    as_new = [Status(name, limit, window, limit, 0) for name, limit, window in limits]
+    part = pb.AuthorizeResponse(limits=map(_to_status, as_new))
+    for name, value in count_headers(Charged(None, tuple(as_new)), given):
+        part.http.headers.add(name=name, value=value)
+    changing = [header for header in part.http.headers if header.name == "RateLimit"]
+    return _Fitting(part, tuple((it, it.reset_after) for it in part.limits), tuple(changing))
 
 
 @lru_cache(maxsize=1024)
@@ -128,27 +166,31 @@ def _counted(decision: Decision, keyspace: Keyspace, charged: Charged) -> pb.Htt
     http = keyspace.http.answer(decision.reason, MESSAGES[decision.reason], decision.missing)
     answer = pb.HttpAnswer()
     answer.CopyFrom(_http(http))
-    for name, value in count_headers(charged, http):
+    for name, value in count_headers(charged, http.headers):
         answer.headers.add(name=name, value=value)
     return answer
 
 
-def count_headers(charged: Charged, http: HttpAnswer) -> Iterable[tuple[str, str]]:
+def count_headers(charged: Charged, headers: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:
     """Yield RateLimit-Policy and RateLimit, where limits count it, and, if the call has to wait, Retry-After; but none
-    that the keyspace itself gives: HTTP allows each of them once.
+    of *headers*, which the keyspace gives itself: HTTP allows each of them once.
 
     As in draft-ietf-httpapi-ratelimit-headers: q is the quota, w its window, r what is left and t when it is reset, in
     seconds. Whoever comes back exactly then must find it so, so all are rounded up.
     """
     limits = charged.limits
-    given = {name.lower() for name, _ in http.headers} if http.headers else ()
+    given = {name.lower() for name, _ in headers}
     if limits and "ratelimit-policy" not in given:
         yield "RateLimit-Policy", ", ".join([_policy(it.name, it.limit, it.window) for it in limits])
     if limits and "ratelimit" not in given:
-        yield "RateLimit", ", ".join([f'"{it.name}";r={it.remaining};t={_seconds(it.reset_after)}' for it in limits])
+        yield "RateLimit", _rate_limit(limits)
     waits = [it.retry_after for it in (*limits, charged.credits) if it and it.retry_after is not None]
     if waits and "retry-after" not in given:
         yield "Retry-After", str(max(1, _seconds(max(waits))))
+
+
+def _rate_limit(limits: Iterable[Status]) -> str:
+    return ", ".join([f'"{it.name}";r={it.remaining};t={_seconds(it.reset_after)}' for it in limits])
 
 
 def _seconds(microseconds: int) -> int:
@@ -156,25 +198,14 @@ def _seconds(microseconds: int) -> int:
 
 
 def _to_status(it: Status) -> pb.LimitStatus:
-    status = pb.LimitStatus()
-    _tell(it, status)
-    return status
-
-
-def _tell(it: Status, status: pb.LimitStatus) -> None:
-    """Write how a limit stands into *status*: field by field takes half as long as by making messages of it."""
-    status.CopyFrom(_limit(it.name, it.limit, it.window))
-    status.remaining = it.remaining
-    reset = status.reset_after
-    reset.seconds, reset.nanos = it.reset_after // SECOND, it.reset_after % SECOND * 1000
-    if it.retry_after is not None:
-        status.retry_after.CopyFrom(to_duration(it.retry_after))
-
-
-@lru_cache(maxsize=1024)
-def _limit(name: str, limit: int, window: int) -> pb.LimitStatus:
-    """Return the part of a LimitStatus that does not change."""
-    return pb.LimitStatus(name=name, limit=limit, window=to_duration(window))
+    return pb.LimitStatus(
+        name=it.name,
+        limit=it.limit,
+        window=to_duration(it.window),
+        remaining=it.remaining,
+        reset_after=to_duration(it.reset_after),
+        retry_after=to_duration(it.retry_after) if it.retry_after is not None else None,
+    )
 
 
 @lru_cache(maxsize=1024)
