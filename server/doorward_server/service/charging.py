@@ -6,7 +6,7 @@ given back to other servers; and what waits for credits must not come out of a l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import NamedTuple
 
 from doorward_server.core.credits import Debited, Holder, Terms
@@ -43,16 +43,19 @@ class Charging:
         pays = keyspace.sections.credits is not None and subject.key is not None
         return pays or self._limiter.limits(subject, question, keyspace)
 
-    async def charge(self, subject: Subject, keyspace: Keyspace, charge: Charge) -> Charged:
+    def charge(self, subject: Subject, keyspace: Keyspace, charge: Charge) -> Awaitable[Charged]:
         """Charge a question to all that it is counted by, or to nothing.
 
         Raises StoreUnavailable and Overloaded where the store must be asked and cannot; MayBeCharged if credits may be
         gone for no answer. They are never taken for granted, whatever the keyspace says of limits.
         """
-        question, cost = charge
         terms = keyspace.sections.credits
         if terms is None or subject.key is None:
-            return await self._limiter.charge(subject, question, keyspace, cost)
+            return self._limiter.charge(subject, charge.question, keyspace, charge.cost)
+        return self._charge(subject, keyspace, terms, charge)
+
+    async def _charge(self, subject: Subject, keyspace: Keyspace, terms: Terms, charge: Charge) -> Charged:
+        question, cost = charge
         refused = self._limiter.refuses(subject, question, keyspace, cost)
         if refused is not None:
             return refused

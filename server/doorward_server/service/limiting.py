@@ -168,7 +168,7 @@ class _Bucket:
         for room in self.rooms:
             meter, left = room.meter, room.left + units
             retry = max(0, room.retry_at - here) if left < cost and room.retry_at < NEVER else None
-            reset = max(0, room.reset_at - here)
+            reset = room.reset_at - here if room.reset_at > here else 0
             statuses.append(Status(meter.name, meter.limit, meter.window, left, reset, retry))
         return tuple(statuses)
 

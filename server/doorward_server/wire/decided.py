@@ -35,28 +35,31 @@ def to_response(answer: Answer) -> bytes:
     decision, keyspace, match = answer.decision, answer.keyspace, answer.decision.match
     reason = decision.reason
     http = keyspace.http.answer(reason, MESSAGES[reason], decision.missing)
-    rest = pb.AuthorizeResponse(decision_id=answer.id, depends_on=answer.depends_on)
-    charged, fits = answer.charged, b""
-    if charged is not FREE:
-        if charged.credits is not None:
-            rest.credits.CopyFrom(_to_credits(charged.credits))
-        if charged.limits and charged.reason is None:
-            fits = _fits(charged.limits, http.headers)
-        else:
-            rest.limits.extend(map(_to_status, charged.limits))
-            for name, value in count_headers(charged, http.headers):
-                rest.http.headers.add(name=name, value=value)
-    if decision.missing or decision.missing_context:
-        rest.missing_permissions.extend(decision.missing)
-        rest.missing_context.extend(decision.missing_context)
     return b"".join((
         _verdict(reason, http, keyspace.fail_open),
         _identity(answer),
         _matched(match.rule.role, match.binding, match.rule.index) if match is not None else b"",
         _as_of(answer.revision, answer.cacheable_for),
-        fits,
-        rest.SerializeToString(),
+        _rest(answer, http),
     ))  # fmt: skip
+
+
+def _rest(answer: Answer, http: HttpAnswer) -> bytes:
+    """Return the part of an AuthorizeResponse that differs from one answer to the next."""
+    decision, charged = answer.decision, answer.charged
+    if charged.limits and decision.allowed and not (charged.credits or answer.depends_on or decision.missing_context):
+        return _fits(answer.id, charged.limits, http.headers)
+    rest = pb.AuthorizeResponse(decision_id=answer.id, depends_on=answer.depends_on)
+    if charged is not FREE:
+        rest.limits.extend(map(_to_status, charged.limits))
+        if charged.credits is not None:
+            rest.credits.CopyFrom(_to_credits(charged.credits))
+        for name, value in count_headers(charged, http.headers):
+            rest.http.headers.add(name=name, value=value)
+    if decision.missing or decision.missing_context:
+        rest.missing_permissions.extend(decision.missing)
+        rest.missing_context.extend(decision.missing_context)
+    return rest.SerializeToString()
 
 
 class _Fitting(NamedTuple):
@@ -69,12 +72,13 @@ class _Fitting(NamedTuple):
     """RateLimit, unless the keyspace gives it itself."""
 
 
-def _fits(limits: Sequence[Status], given: tuple[tuple[str, str], ...]) -> bytes:
-    """Return the part of an AuthorizeResponse that says how *limits* stand into which the call fits.
+def _fits(id: str, limits: Sequence[Status], given: tuple[tuple[str, str], ...]) -> bytes:
+    """Return the rest of the answer to an allowed call that fits into *limits*: which one it is, and how they stand.
 
     It is kept, and written into again for each answer: making messages takes longer. Belongs to the event loop.
     """
     part, statuses, headers = _fitting(tuple([it[:3] for it in limits]), given)
+    part.decision_id = id
     for it, (status, reset) in zip(limits, statuses, strict=True):
         status.remaining = it.remaining
         reset.seconds, reset.nanos = it.reset_after // SECOND, it.reset_after % SECOND * 1000
